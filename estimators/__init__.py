@@ -1,0 +1,4 @@
+"""The scikit-learn face of mixexperts."""
+
+if __name__ != "mixexperts.estimators":
+    raise ImportError("import mixexperts.estimators; 'estimators' is its source folder")

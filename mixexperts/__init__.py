@@ -1,0 +1,1 @@
+"""Statistical mixture-of-experts models."""

@@ -1,0 +1,166 @@
+"""Blocks of rows and the algebra of additive statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[Any]
+#: Parameter arrays by name. Every array has the expert on axis 0.
+Params: TypeAlias = Mapping[str, Array]
+#: Arrays (or floats) by name that add over rows.
+Stats: TypeAlias = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Theta:
+    """Parameters of a mixture of experts: one mapping for the gate, one for the experts."""
+
+    gate: Params
+    expert: Params
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A block of rows, frozen and small enough to be sent to a worker.
+
+    Attributes
+    ----------
+    y : ndarray of shape (n,) or (n, d)
+        Response.
+    designs : mapping of str to ndarray of shape (n, p)
+        Design matrices of the experts; ``"mean"`` is always there.
+    Z : ndarray of shape (u, q)
+        Design matrix of the gate, one row per sampling unit.
+    weight : ndarray of shape (u,)
+        Non-negative case weights: a unit of weight 2 counts as the unit twice.
+    unit : ndarray of int of shape (n,) or None
+        Sampling unit of each row, ``0 <= unit < u`` and ascending; None: rows are units.
+    offset : ndarray of shape (n,) or None
+        Known part of the linear predictor of every expert.
+    log_prior : ndarray of shape (u, K) or None
+        Log evidence about the expert of each unit, added to the gate's score.
+    """
+
+    y: Array
+    designs: Mapping[str, Array]
+    Z: Array
+    weight: Array
+    unit: Array | None = None
+    offset: Array | None = None
+    log_prior: Array | None = None
+
+    @property
+    def X(self) -> Array:
+        """Design of the experts' mean, (n, p)."""
+        return self.designs["mean"]
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows n."""
+        return int(self.y.shape[0])
+
+    @property
+    def n_units(self) -> int:
+        """Number of sampling units u."""
+        return int(self.weight.shape[0])
+
+    def row_weight(self) -> Array:
+        """Weight of each row, (n,)."""
+        return self.weight if self.unit is None else self.weight[self.unit]
+
+    def sum_units(self, values: Array) -> Array:
+        """Sum row values (n, K) within sampling units, (u, K)."""
+        if self.unit is None:
+            return values
+        total = np.zeros((self.n_units, *values.shape[1:]))
+        np.add.at(total, self.unit, values)
+        return total
+
+    def spread_units(self, values: Array) -> Array:
+        """Repeat unit values (u, K) over the rows of each unit, (n, K)."""
+        return values if self.unit is None else values[self.unit]
+
+    def take(self, start: int, stop: int) -> Batch:
+        """Units ``start`` to ``stop`` (exclusive), as views wherever numpy allows."""
+        units = slice(start, stop)
+        if self.unit is None:
+            rows, unit = units, None
+        else:
+            first, last = np.searchsorted(self.unit, [start, stop])
+            rows = slice(int(first), int(last))
+            unit = self.unit[rows] - start
+        return replace(
+            self,
+            y=self.y[rows],
+            designs={name: design[rows] for name, design in self.designs.items()},
+            Z=self.Z[units],
+            weight=self.weight[units],
+            unit=unit,
+            offset=None if self.offset is None else self.offset[rows],
+            log_prior=None if self.log_prior is None else self.log_prior[units],
+        )
+
+    def split(self, chunk_rows: int | None) -> tuple[Batch, ...]:
+        """Blocks of at most ``chunk_rows`` units; a block never cuts a unit."""
+        n = self.n_units
+        if chunk_rows is None or chunk_rows >= n:
+            return (self,)
+        return tuple(self.take(i, min(i + chunk_rows, n)) for i in range(0, n, chunk_rows))
+
+
+def add_stats(left: Stats, right: Stats) -> Stats:
+    """Add two dictionaries of statistics key by key."""
+    return {name: value + right[name] for name, value in left.items()}
+
+
+def tree_sum(parts: Sequence[Stats]) -> Stats:
+    """Sum statistics pairwise in a fixed order, so that the result never depends on who ran what.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to add.
+    """
+    if not parts:
+        raise ValueError("no blocks to add: the data source is empty; give at least one row")
+    level = list(parts)
+    while len(level) > 1:
+        paired = [add_stats(a, b) for a, b in zip(level[::2], level[1::2], strict=False)]
+        level = paired + level[2 * len(paired) :]
+    return level[0]
+
+
+@dataclass(frozen=True)
+class SerialExecutor:
+    """Runs a function over blocks one after the other, in this process."""
+
+    name: str = field(default="serial", init=False)
+
+    def scatter(self, blocks: Iterable[Batch]) -> tuple[Batch, ...]:
+        """Place the blocks where the work happens; here they stay where they are."""
+        return tuple(blocks)
+
+    def map_reduce(
+        self, function: Callable[[Batch], Stats], handle: Sequence[Batch]
+    ) -> Stats:
+        """Apply ``function`` to every block and add the results in a fixed tree order."""
+        return tree_sum([function(block) for block in handle])
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def weighted_mean(values: Array, weight: Array) -> Array:
+    """Weighted mean over axis 0.
+
+    A second pass removes the rounding that a large common shift leaves in the first.
+    """
+    total = float(weight.sum())
+    first = weight @ values / total
+    mean: Array = first + weight @ (values - first) / total
+    return mean

@@ -1,0 +1,180 @@
+"""From features to well-conditioned design columns, and back to raw coefficients."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixexperts._batch import Array, weighted_mean
+
+# Columns whose pivot in a QR factor of the standardised design falls below this are taken as
+# linear combinations of the others. Exact copies reach 1e-16.
+_RANK_RATIO = 1e-10
+# Below this pivot ratio the columns are replaced by an orthonormal basis of their span.
+_WHITEN_RATIO = 0.1
+
+
+def monomials(n_features: int, degree: int) -> Array:
+    """Exponents of all monomials of total degree 1 to ``degree``, (J, d).
+
+    Ordered by degree, then as ``itertools.combinations_with_replacement`` orders the features.
+    """
+    rows = [
+        np.bincount(combination, minlength=n_features)
+        for total in range(1, degree + 1)
+        for combination in itertools.combinations_with_replacement(range(n_features), total)
+    ]
+    return np.array(rows, dtype=np.int64).reshape(len(rows), n_features)
+
+
+@dataclass(frozen=True)
+class DesignMap:
+    """Maps raw features (n, d) to the columns that the engine sees, (n, r).
+
+    Features are centred (if there is an intercept) and scaled, expanded to monomials, and,
+    where these are collinear or nearly so, projected on an orthonormal basis of their span:
+    the unpenalised fit is then of minimum norm in the standardised coefficients.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Names of the d features.
+    center, scale : ndarray of shape (d,)
+    powers : ndarray of int of shape (J, d)
+        Exponents of the J non-constant columns.
+    intercept : bool
+    basis : ndarray of shape (P, r) or None
+        With P = J + intercept; None where the columns are used as they are.
+    dependent : tuple of str
+        Columns that are linear combinations of the others.
+    """
+
+    names: tuple[str, ...]
+    center: Array
+    scale: Array
+    powers: Array
+    intercept: bool
+    basis: Array | None = None
+    dependent: tuple[str, ...] = ()
+
+    @classmethod
+    def fit(
+        cls,
+        features: Array,
+        weight: Array,
+        names: tuple[str, ...],
+        *,
+        degree: int = 1,
+        intercept: bool = True,
+        orthogonalize: bool = True,
+    ) -> DesignMap:
+        """Learn the map from features (n, d) and weights (n,).
+
+        With ``orthogonalize=False`` (penalised fits) columns are standardised only.
+        """
+        center = np.zeros(features.shape[1])
+        if intercept and features.shape[1]:
+            center = weighted_mean(features, weight)
+        deviation = features - center
+        spread = np.sqrt(weight @ deviation**2 / weight.sum()) if features.size else center * 0
+        # Rounding of the mean leaves a constant column a spread of some units in the last place.
+        size = np.abs(features).max(axis=0, initial=0.0)
+        flat = spread <= 16.0 * np.finfo(float).eps * size
+        scale = np.where(flat | (spread == 0.0), 1.0, spread)
+        plain = cls(names, center, scale, monomials(features.shape[1], degree), intercept)
+        return plain._with_basis(features, weight, orthogonalize)
+
+    def _with_basis(self, features: Array, weight: Array, orthogonalize: bool) -> DesignMap:
+        from scipy.linalg import qr
+
+        if not self.n_columns:
+            return self
+        root = np.sqrt(weight / weight.sum())[:, None]
+        factor, pivot = qr(root * self.transform(features), mode="r", pivoting=True)
+        factor = factor[: self.n_columns]
+        diagonal = np.zeros(self.n_columns)
+        diagonal[: min(factor.shape)] = np.abs(np.diagonal(factor))
+        ratio = diagonal / diagonal[0] if diagonal[0] > 0 else diagonal
+        columns = (("Intercept",) if self.intercept else ()) + self.column_names()
+        dependent = tuple(columns[j] for j in sorted(pivot[ratio <= _RANK_RATIO]))
+        basis = None
+        if orthogonalize and (ratio[-1] < _WHITEN_RATIO):
+            unpivoted = np.empty_like(factor)
+            unpivoted[:, pivot] = factor
+            _, size, rows = np.linalg.svd(unpivoted, full_matrices=False)
+            keep = size > _RANK_RATIO * size[0] if size[0] > 0 else size > 0
+            basis = (rows[keep] / size[keep, None]).T
+        return DesignMap(
+            self.names, self.center, self.scale, self.powers, self.intercept, basis, dependent
+        )
+
+    @property
+    def n_columns(self) -> int:
+        """Number P of columns before projection, the intercept included."""
+        return len(self.powers) + int(self.intercept)
+
+    def column_names(self) -> tuple[str, ...]:
+        """Names of the J non-constant columns: ``x1``, ``x1^2``, ``x1 x2``."""
+        return tuple(
+            " ".join(
+                name if power == 1 else f"{name}^{power}"
+                for name, power in zip(self.names, row, strict=True)
+                if power
+            )
+            for row in self.powers
+        )
+
+    def transform(self, features: Array) -> Array:
+        """Design matrix (n, r) of raw features (n, d)."""
+        standard = (features - self.center) / self.scale
+        design = np.empty((features.shape[0], self.n_columns), order="C")
+        shift = int(self.intercept)
+        design[:, :shift] = 1.0
+        if len(self.powers) == self.powers.shape[1] and (self.powers.sum(axis=1) == 1).all():
+            design[:, shift:] = standard
+        else:
+            for j, row in enumerate(self.powers):
+                used = np.flatnonzero(row)
+                design[:, shift + j] = np.prod(standard[:, used] ** row[used], axis=1)
+        return design if self.basis is None else design @ self.basis
+
+    def _standard_to_raw(self) -> Array:
+        """Matrix (P, P) from coefficients of standardised to those of raw monomials."""
+        shift = int(self.intercept)
+        rows = [tuple(row) for row in self.powers]
+        position = {row: shift + j for j, row in enumerate(rows)}
+        if self.intercept:
+            position[(0,) * self.powers.shape[1]] = 0
+        matrix = np.zeros((self.n_columns, self.n_columns))
+        matrix[:shift, :shift] = 1.0
+        for j, row in enumerate(rows):
+            # ((x - m) / s) ** a = sum_b C(a, b) x ** b (-m) ** (a - b) / s ** a, per feature
+            for lower in itertools.product(*(range(a + 1) for a in row)):
+                target = position.get(lower)
+                if target is None:
+                    continue  # without intercept the centre is zero, and so is this term
+                value = 1.0
+                for a, b, m, s in zip(row, lower, self.center, self.scale, strict=True):
+                    value *= math.comb(a, b) * (-m) ** (a - b) / s**a
+                matrix[target, shift + j] = value
+        return matrix
+
+    def raw_coefficients(self, coef: Array) -> tuple[Array, Array]:
+        """Intercepts (K,) and raw coefficients (K, J) of engine coefficients (K, r)."""
+        standard = coef if self.basis is None else coef @ self.basis.T
+        raw = standard @ self._standard_to_raw().T
+        if not self.intercept:
+            return np.zeros(len(raw)), raw
+        return raw[:, 0], raw[:, 1:]
+
+    def engine_coefficients(self, intercept: Array, coef: Array) -> Array:
+        """Engine coefficients (K, r) of intercepts (K,) and raw coefficients (K, J)."""
+        raw = np.column_stack([intercept, coef]) if self.intercept else np.asarray(coef)
+        standard = np.linalg.solve(self._standard_to_raw(), raw.T)
+        if self.basis is not None:
+            standard = np.linalg.lstsq(self.basis, standard, rcond=None)[0]
+        engine: Array = standard.T
+        return engine

@@ -1,0 +1,74 @@
+"""Names of experts and gates: a class that states its ``name`` is known by it."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import pkgutil
+from typing import Any
+
+_FAMILIES: dict[str, dict[str, type]] = {"expert": {}, "gate": {}, "penalty": {}}
+_PACKAGES = {
+    "expert": "mixexperts.experts",
+    "gate": "mixexperts.gates",
+    "penalty": "mixexperts.penalties",
+}
+
+
+def register(family: str, cls: type) -> None:
+    """Enter a component class under the name it states.
+
+    Raises
+    ------
+    ValueError
+        If another class holds that name already.
+    """
+    name = cls.__dict__.get("name")
+    if not name:
+        return
+    known = _FAMILIES[family]
+    other = known.get(name)
+    if other is not None and other.__qualname__ != cls.__qualname__:
+        raise ValueError(
+            f"{family} name {name!r} is taken by {other.__module__}.{other.__qualname__}; "
+            f"give {cls.__module__}.{cls.__qualname__} another name"
+        )
+    known[name] = cls
+
+
+def all_components(family: str) -> dict[str, type]:
+    """All registered classes of a family (``"expert"``, ``"gate"``, ``"penalty"``) by name."""
+    package = importlib.import_module(_PACKAGES[family])
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    return dict(sorted(_FAMILIES[family].items()))
+
+
+def resolve(family: str, value: Any, argument: str) -> Any:
+    """Turn a name or an instance into an instance.
+
+    Raises
+    ------
+    ValueError
+        If the name is not known; the message lists the known ones.
+    TypeError
+        If the value is neither a name nor a component.
+    """
+    known = all_components(family)
+    if isinstance(value, str):
+        if value in known:
+            return known[value]()
+        near = difflib.get_close_matches(value, known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(
+            f"{argument}={value!r} is not a known {family}; {hint}known names: "
+            + ", ".join(repr(name) for name in known)
+        )
+    if isinstance(value, type) and value in known.values():
+        raise TypeError(f"{argument} is the class {value.__name__}; pass {value.__name__}()")
+    if isinstance(value, tuple(known.values())):
+        return value
+    raise TypeError(
+        f"{argument} must be a name or an instance of a {family}, got {type(value).__name__}; "
+        "known names: " + ", ".join(repr(name) for name in known)
+    )

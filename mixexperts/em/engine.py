@@ -1,0 +1,371 @@
+"""The EM engine: one pass over blocks of rows gives the objective and the next parameters."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from mixexperts._batch import Array, Batch, SerialExecutor, Stats, Theta
+from mixexperts.em.accelerate import Accelerator, Anderson
+from mixexperts.em.monitor import Monitor, Status
+from mixexperts.errors import UnsupportedCombinationError
+from mixexperts.experts.base import Expert
+from mixexperts.gates.base import Gate
+from mixexperts.kernels import numpy_
+from mixexperts.penalties.base import NoPenalty, Penalty
+
+_MAX_HALVINGS = 40
+_BACKENDS = {"auto": numpy_, "numpy": numpy_}
+
+
+class Executor(Protocol):
+    """Where blocks live and how their statistics are summed."""
+
+    def scatter(self, blocks: Sequence[Batch]) -> Any:
+        """Place the blocks; the handle returned is given back to :meth:`map_reduce`."""
+
+    def map_reduce(self, function: Callable[[Batch], Stats], handle: Any) -> Stats:
+        """Apply ``function`` to every block and add the results in a fixed tree order."""
+
+    def close(self) -> None:
+        """Release what was placed."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A gate, a family of experts, and their penalties (on the scale of the total sum)."""
+
+    gate: Gate
+    expert: Expert
+    gate_penalty: Penalty = field(default_factory=NoPenalty)
+    expert_penalty: Penalty = field(default_factory=NoPenalty)
+
+    def n_params(self, theta: Theta) -> int:
+        """Number of free parameters of gate and experts."""
+        return self.gate.n_params(theta.gate) + self.expert.n_params(theta.expert)
+
+    def pack(self, theta: Theta) -> Array:
+        """All free parameters as one unconstrained vector, the gate's first."""
+        return np.concatenate([self.gate.pack(theta.gate), self.expert.pack(theta.expert)])
+
+    def unpack(self, vector: Array, like: Theta) -> Theta:
+        """Inverse of :meth:`pack`."""
+        cut = self.gate.n_params(like.gate)
+        return Theta(
+            self.gate.unpack(vector[:cut], like.gate),
+            self.expert.unpack(vector[cut:], like.expert),
+        )
+
+    def permute(self, theta: Theta, order: Array) -> Theta:
+        """The same mixture with its experts in another order."""
+        return Theta(
+            self.gate.permute(theta.gate, order), self.expert.permute(theta.expert, order)
+        )
+
+    def penalty_value(self, theta: Theta) -> float:
+        """Value of both penalties."""
+        value = 0.0
+        for part, penalty, params in self._penalized(theta):
+            coef = params["coef"]
+            value += penalty.value(coef, part.penalized(coef.shape[1]))
+        return value
+
+    def _penalized(self, theta: Theta) -> list[tuple[Gate | Expert, Penalty, Any]]:
+        rooms: list[tuple[Gate | Expert, Penalty, Any]] = [
+            (self.gate, self.gate_penalty, theta.gate),
+            (self.expert, self.expert_penalty, theta.expert),
+        ]
+        return [room for room in rooms if not room[1].is_null and "coef" in room[2]]
+
+    def log_joint(self, theta: Theta, batch: Batch) -> Array:
+        """Log of gate weight times expert density of each unit, (u, K)."""
+        joint = batch.sum_units(self.expert.log_prob(theta.expert, batch))
+        joint += self.gate.log_score(theta.gate, batch)
+        if batch.log_prior is not None:
+            joint += batch.log_prior
+        return joint
+
+    def map_step(self, theta: Theta, stats: Stats) -> Theta:
+        """The M-step: new parameters from the statistics taken at ``theta``."""
+        return Theta(
+            self.gate.update(theta.gate, part(stats, "gate"), self.gate_penalty),
+            self.expert.update(theta.expert, part(stats, "expert"), self.expert_penalty),
+        )
+
+    def score(self, theta: Theta, stats: Stats) -> Array:
+        """Gradient of the observed penalised objective with respect to :meth:`pack`."""
+        score = np.concatenate(
+            [
+                self.gate.score(theta.gate, part(stats, "gate")),
+                self.expert.score(theta.expert, part(stats, "expert")),
+            ]
+        )
+        cut = self.gate.n_params(theta.gate)
+        for room, penalty, params in self._penalized(theta):
+            coef = params["coef"]
+            pull = penalty.gradient(coef, room.penalized(coef.shape[1]))
+            if room is self.gate:
+                score[:cut] -= pull[:-1].ravel()
+            else:
+                score[cut : cut + pull.size] -= pull.ravel()
+        return score
+
+
+@dataclass(frozen=True)
+class EMResult:
+    """What one run of EM came to.
+
+    Attributes
+    ----------
+    theta : Theta
+        Parameters at the last accepted point.
+    log_likelihood, objective : float
+        Log-likelihood and penalised log-likelihood at ``theta`` (sums over units).
+    history : ndarray of shape (n_accepted,)
+        Objective after each accepted pass; it never falls.
+    status : str
+        ``converged``, ``max_iter``, ``degenerate``, ``diverged`` or ``monotonicity_lost``.
+    n_iter : int
+        Passes over the data.
+    n_backtracks : int
+        Steps that were refused or halved.
+    flags : tuple of str
+        What makes the solution unsound or needs a warning, in words.
+    mass : ndarray of shape (K,)
+        Effective rows of each expert: sums of weight times responsibility.
+    predicted_gain : float
+        Gain of log-likelihood that one more EM step predicts.
+    separated : bool
+        Whether the gate separates the experts perfectly.
+    """
+
+    theta: Theta
+    log_likelihood: float
+    objective: float
+    history: Array
+    status: Status
+    n_iter: int
+    n_backtracks: int
+    flags: tuple[str, ...]
+    mass: Array
+    predicted_gain: float
+    separated: bool = False
+
+    @property
+    def sound(self) -> bool:
+        """Whether the solution may be preferred over others by its likelihood."""
+        return self.status in ("converged", "max_iter")
+
+
+def part(stats: Stats, room: str) -> Stats:
+    """The statistics of one room, ``"gate"`` or ``"expert"``, with their own names."""
+    prefix = f"{room}."
+    return {
+        name.removeprefix(prefix): value
+        for name, value in stats.items()
+        if name.startswith(prefix)
+    }
+
+
+def em_pass(model: Model, theta: Theta, batch: Batch) -> Stats:
+    """Everything an EM iteration needs from one block of rows; the values add over blocks."""
+    resp, log_density = numpy_.e_step(model.log_joint(theta, batch))
+    resp *= batch.weight[:, None]
+    # A unit of weight zero counts for nothing, even where its density is zero.
+    log_likelihood = float(np.sum(np.where(batch.weight > 0, batch.weight * log_density, 0.0)))
+    gate = model.gate.accumulate(theta.gate, batch, resp)
+    expert = model.expert.accumulate(theta.expert, batch, batch.spread_units(resp))
+    return {
+        "log_likelihood": log_likelihood,
+        "weight": float(batch.weight.sum()),
+        **{f"gate.{name}": value for name, value in gate.items()},
+        **{f"expert.{name}": value for name, value in expert.items()},
+    }
+
+
+def health(model: Model, theta: Theta, stats: Stats) -> tuple[str, ...]:
+    """Reasons why a solution is degenerate, empty if it is sound."""
+    mass = stats["expert.mass"]
+    needed = model.expert.n_params_each(theta.expert) + 1
+    reasons = [
+        f"expert {k + 1} rests on {mass[k]:.3g} effective rows, fewer than its parameters "
+        f"+ 1 = {needed}"
+        for k in np.flatnonzero(mass < needed * (1.0 - 1e-9))
+    ]
+    reasons += [
+        f"expert {k + 1} {model.expert.boundary_reason()}"
+        for k in np.flatnonzero(model.expert.at_boundary(theta.expert))
+    ]
+    return tuple(reasons)
+
+
+def fit_em(
+    model: Model,
+    source: Batch | Sequence[Batch],
+    theta: Theta,
+    *,
+    monitor: Monitor | None = None,
+    executor: Executor | None = None,
+    backend: str = "auto",
+    accelerate: bool | Accelerator = True,
+) -> EMResult:
+    """Run EM from given parameters.
+
+    Parameters
+    ----------
+    model : Model
+        Gate, experts and penalties.
+    source : Batch or sequence of Batch
+        Blocks of rows; the result does not depend on how the rows are cut.
+    theta : Theta
+        Starting parameters.
+    monitor : Monitor or None
+        Stopping rule; None takes the defaults of :class:`Monitor`.
+    executor : Executor or None
+        Where the blocks are summed; None is this process.
+    backend : {"auto", "numpy"}
+        Which kernels do the work.
+    accelerate : bool or Accelerator, default=True
+        Anderson acceleration; a proposal that lowers the objective is replaced by the
+        plain EM step, so that the history never falls.
+
+    Returns
+    -------
+    EMResult
+
+    Raises
+    ------
+    ValueError
+        If the backend is not known.
+    """
+    if backend not in _BACKENDS:
+        raise ValueError(
+            f"backend={backend!r} is not known; known backends: "
+            + ", ".join(repr(name) for name in _BACKENDS)
+        )
+    if model.gate.objective == "joint" and not model.gate_penalty.is_null:
+        raise UnsupportedCombinationError("a gate with a joint objective takes no penalty")
+    run = _Run(model, source, monitor or Monitor(), executor or SerialExecutor(), accelerate)
+    try:
+        return run.loop(theta)
+    finally:
+        run.executor.close()
+
+
+@dataclass
+class _Point:
+    theta: Theta
+    stats: Stats
+    objective: float
+
+    @property
+    def ok(self) -> bool:
+        return bool(np.isfinite(self.objective))
+
+
+class _Run:
+    """State of one call of :func:`fit_em`; parameters themselves are never changed in place."""
+
+    def __init__(
+        self,
+        model: Model,
+        source: Batch | Sequence[Batch],
+        monitor: Monitor,
+        executor: Executor,
+        accelerate: bool | Accelerator,
+    ) -> None:
+        self.model = model
+        self.monitor = monitor
+        self.executor = executor
+        self.handle = executor.scatter([source] if isinstance(source, Batch) else list(source))
+        self.accelerator: Accelerator | None = None
+        if accelerate is not False:
+            self.accelerator = Anderson() if accelerate is True else accelerate
+        self.n_backtracks = 0
+
+    def evaluate(self, theta: Theta) -> _Point:
+        self.monitor.n_iter += 1
+        with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+            stats = self.executor.map_reduce(
+                functools.partial(em_pass, self.model, theta), self.handle
+            )
+        objective = stats["log_likelihood"] - self.model.penalty_value(theta)
+        return _Point(theta, stats, float(objective))
+
+    def loop(self, theta: Theta) -> EMResult:
+        point = self.evaluate(theta)
+        if not point.ok:
+            return self.result(point, "diverged")
+        while True:
+            image = self.model.map_step(point.theta, point.stats)
+            here, there = self.model.pack(point.theta), self.model.pack(image)
+            gain = float(self.model.score(point.theta, point.stats) @ (there - here))
+            self.monitor.record(point.theta, point.objective, gain)
+            status = self.stop(point, there)
+            if status is not None:
+                return self.result(point, status)
+            following = self.advance(point, here, image, there)
+            if following is None:
+                return self.result(point, self.stalled())
+            point = following
+
+    def stop(self, point: _Point, there: Array) -> Status | None:
+        if not np.isfinite(there).all():
+            return "diverged"
+        if self.model.expert.at_boundary(point.theta.expert).any():
+            return "degenerate"
+        if self.monitor.converged():
+            return "degenerate" if health(self.model, point.theta, point.stats) else "converged"
+        if self.monitor.exhausted():
+            return "degenerate" if health(self.model, point.theta, point.stats) else "max_iter"
+        return None
+
+    def advance(self, point: _Point, here: Array, image: Theta, there: Array) -> _Point | None:
+        """The accelerated point if it does not fall, else the EM step, else shorter steps."""
+        floor = point.objective - self.slack(point)
+        if self.accelerator is not None:
+            proposal = self.accelerator.propose(here, there)
+            if proposal is not None:
+                trial = self.evaluate(self.model.unpack(proposal, point.theta))
+                if trial.ok and trial.objective >= floor:
+                    return trial
+                self.accelerator.reset()
+                self.n_backtracks += 1
+        trial = self.evaluate(image)
+        step = there - here
+        for _ in range(_MAX_HALVINGS):
+            if trial.ok and trial.objective >= floor:
+                return trial
+            step = 0.5 * step
+            self.n_backtracks += 1
+            trial = self.evaluate(self.model.unpack(here + step, point.theta))
+        return None
+
+    def slack(self, point: _Point) -> float:
+        """Rounding of the objective: a fall within it is no fall."""
+        terms = abs(point.objective) + point.stats["weight"]
+        return float(64.0 * np.finfo(float).eps * terms)
+
+    def stalled(self) -> Status:
+        return "monotonicity_lost"
+
+    def result(self, point: _Point, status: Status) -> EMResult:
+        flags = health(self.model, point.theta, point.stats) if point.ok else ()
+        return EMResult(
+            theta=point.theta,
+            log_likelihood=float(point.stats["log_likelihood"]),
+            objective=point.objective,
+            history=self.monitor.trace(),
+            status=status,
+            n_iter=self.monitor.n_iter,
+            n_backtracks=self.n_backtracks,
+            flags=flags,
+            mass=point.stats["expert.mass"],
+            predicted_gain=self.monitor.predicted_gain,
+            separated=point.ok
+            and self.model.gate.separation(point.theta.gate, part(point.stats, "gate")),
+        )

@@ -1,0 +1,249 @@
+"""Starts of EM: from responsibilities, k-means, residuals, random cells, short runs, splits.
+
+Every start is a function of weighted quantities and of the values of the rows, never of
+their order or number: a row of weight 2 and the row twice start alike.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+
+from mixexperts._batch import Array, Batch, Theta, weighted_mean
+from mixexperts.em.engine import Model, fit_em
+from mixexperts.em.monitor import Monitor
+
+# Share of every row that a hard partition spreads over all experts, so that an expert begun on
+# few rows does not begin on the boundary.
+_SOFTNESS = 0.05
+_SHORT_RUNS = 10
+_SHORT_PASSES = 6
+_SPLIT_PASSES = 30
+
+
+def keyed_rng(seed: int, kind: str, index: int) -> np.random.Generator:
+    """Random numbers that depend on what they are for, not on who drew before."""
+    return np.random.default_rng([seed, zlib.crc32(kind.encode()), index])
+
+
+def theta_from_responsibilities(
+    model: Model, batch: Batch, resp: Array, rng: np.random.Generator
+) -> Theta:
+    """Parameters fitted to responsibilities (u, K)."""
+    return Theta(
+        model.gate.init_params(batch, resp, rng), model.expert.init_params(batch, resp, rng)
+    )
+
+
+def initial_theta(
+    model: Model, batch: Batch, n_experts: int, kind: str, rng: np.random.Generator
+) -> Theta:
+    """Starting parameters of one of the kinds in :data:`KINDS`.
+
+    Raises
+    ------
+    ValueError
+        If the kind is not known.
+    """
+    if kind not in KINDS:
+        known = ", ".join(repr(name) for name in KINDS)
+        raise ValueError(f"start {kind!r} is not known; known starts: {known}")
+    if n_experts == 1:
+        return theta_from_responsibilities(model, batch, np.ones((batch.n_units, 1)), rng)
+    return KINDS[kind](model, batch, n_experts, rng)
+
+
+# --- geometry --------------------------------------------------------------------------------
+
+
+def _standardized(values: Array, weight: Array) -> Array:
+    """Columns with weighted mean 0 and standard deviation 1; constant columns are dropped."""
+    centred = values - weighted_mean(values, weight)
+    spread = np.sqrt(weight @ centred**2 / weight.sum())
+    keep = spread > 1e-12 * (np.abs(values).max(axis=0, initial=0.0) + 1e-300)
+    standard: Array = centred[:, keep] / spread[keep]
+    return standard
+
+
+def _cloud(batch: Batch) -> tuple[Array, Array]:
+    """Features (u, d) and response (u, 1) of each unit, standardised."""
+    per_unit = np.maximum(batch.sum_units(np.ones((batch.n_rows, 1))), 1.0)
+    features = batch.sum_units(batch.X) / per_unit
+    if batch.Z.shape[1] and not np.array_equal(batch.Z, features):
+        features = np.hstack([features, batch.Z])
+    response = batch.y if batch.offset is None else batch.y - batch.offset
+    response = batch.sum_units(response.reshape(batch.n_rows, -1)) / per_unit
+    return _standardized(features, batch.weight), _standardized(response, batch.weight)
+
+
+def _canonical_order(cloud: Array, rng: np.random.Generator) -> Array:
+    """An order of the rows by value: along a random direction."""
+    return np.argsort(cloud @ rng.standard_normal(cloud.shape[1]), kind="stable")
+
+
+def _pick(chance: Array, order: Array, rng: np.random.Generator) -> int:
+    """A row drawn with the given weights, counted along ``order``."""
+    total = np.cumsum(chance[order])
+    place = int(np.searchsorted(total, rng.random() * total[-1], side="right"))
+    return int(order[min(place, len(order) - 1)])
+
+
+def _one_hot(label: Array, n_experts: int) -> Array:
+    return np.eye(n_experts)[label]
+
+
+def _soften(resp: Array) -> Array:
+    softened: Array = (1.0 - _SOFTNESS) * resp + _SOFTNESS / resp.shape[1]
+    return softened
+
+
+# --- the kinds -------------------------------------------------------------------------------
+
+
+def _kmeans(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:
+    """Weighted k-means on (x, y), with a random balance between x and y."""
+    features, response = _cloud(batch)
+    cloud = np.hstack([features, response * 2.0 ** rng.uniform(-1.0, 2.0)])
+    order = _canonical_order(cloud, rng)
+    centres = cloud[[_pick(batch.weight, order, rng)]]
+    for _ in range(n_experts - 1):  # k-means++ seeding
+        distance = _distances(cloud, centres).min(axis=1)
+        chance = batch.weight * distance
+        if not chance.sum() > 0:
+            chance = batch.weight
+        centres = np.vstack([centres, cloud[_pick(chance, order, rng)]])
+    label = _distances(cloud, centres).argmin(axis=1)
+    for _ in range(25):
+        share = _one_hot(label, n_experts) * batch.weight[:, None]
+        mass = share.sum(axis=0)
+        filled = mass > 0
+        centres[filled] = (share.T @ cloud)[filled] / mass[filled, None]
+        moved = _distances(cloud, centres).argmin(axis=1)
+        if np.array_equal(moved, label):
+            break
+        label = moved
+    return theta_from_responsibilities(model, batch, _soften(_one_hot(label, n_experts)), rng)
+
+
+def _distances(cloud: Array, centres: Array) -> Array:
+    return np.stack([((cloud - centre) ** 2).sum(axis=1) for centre in centres], axis=1)
+
+
+def _weighted_groups(values: Array, weight: Array, share: Array) -> Array:
+    """Labels 0, 1, ... by weighted quantiles of ``values`` at the cumulated shares."""
+    order = np.argsort(values, kind="stable")
+    total = np.cumsum(weight[order])
+    cuts = values[order][np.searchsorted(total, np.cumsum(share)[:-1] * total[-1])]
+    return np.searchsorted(np.sort(cuts), values, side="right")
+
+
+def _residual(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:
+    """Weighted quantiles of the residuals of a single expert, tilted along a direction of x."""
+    single = theta_from_responsibilities(model, batch, np.ones((batch.n_units, 1)), rng)
+    residual = batch.sum_units(batch.y[:, None] - model.expert.mean(single.expert, batch))
+    values = _standardized(residual, batch.weight)
+    features, _ = _cloud(batch)
+    tilt = features @ rng.standard_normal(features.shape[1])
+    tilt *= rng.uniform(0.0, 1.0) / max(np.sqrt(features.shape[1]), 1.0)
+    values = values[:, 0] + tilt if values.size else tilt
+    share = rng.dirichlet(np.full(n_experts, 5.0))
+    label = _weighted_groups(values, batch.weight, share)
+    return theta_from_responsibilities(model, batch, _soften(_one_hot(label, n_experts)), rng)
+
+
+def _random(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:
+    """A random partition of the (x, y) space into cells around random centres."""
+    cloud = np.hstack(_cloud(batch))
+    stretch = 2.0 ** rng.uniform(-1.5, 1.5, size=cloud.shape[1])
+    centres = rng.standard_normal((n_experts, cloud.shape[1])) * stretch
+    label = _distances(cloud * stretch, centres).argmin(axis=1)
+    return theta_from_responsibilities(model, batch, _soften(_one_hot(label, n_experts)), rng)
+
+
+def _elemental(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:
+    """Each expert is fitted to a handful of rows; rows then go to the expert nearest to them."""
+    cloud = np.hstack(_cloud(batch))
+    order = _canonical_order(cloud, rng)
+    resp = np.full((batch.n_units, n_experts), 1e-6)
+    for k in range(n_experts):
+        for _ in range(batch.X.shape[1] + 1):
+            resp[_pick(batch.weight, order, rng), k] = 1.0
+    rough = model.expert.init_params(batch, resp, rng)
+    distance = (batch.y[:, None] - model.expert.mean(rough, batch)) ** 2
+    label = batch.sum_units(distance).argmin(axis=1)
+    return theta_from_responsibilities(model, batch, _soften(_one_hot(label, n_experts)), rng)
+
+
+def _small_em(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:
+    """The best of many short runs."""
+    kinds = (_elemental, _random, _kmeans, _residual)
+    best: tuple[bool, float] | None = None
+    chosen: Theta | None = None
+    for i in range(_SHORT_RUNS):
+        start = kinds[i % len(kinds)](model, batch, n_experts, rng)
+        result = fit_em(
+            model, batch, start, monitor=Monitor(max_iter=_SHORT_PASSES), accelerate=False
+        )
+        rank = (result.sound, result.objective)
+        if best is None or rank > best:
+            best, chosen = rank, result.theta
+    assert chosen is not None
+    return chosen
+
+
+def _split(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:
+    """Grow from one expert, splitting the worst-explained expert and running EM briefly."""
+    theta = initial_theta(model, batch, 1, "split", rng)
+    for _ in range(n_experts - 1):
+        theta = split_worst(model, batch, theta, rng)
+        monitor = Monitor(max_iter=_SPLIT_PASSES, tol=1e-3)
+        grown = fit_em(model, batch, theta, monitor=monitor)
+        if grown.sound:
+            theta = grown.theta
+    return theta
+
+
+def split_worst(model: Model, batch: Batch, theta: Theta, rng: np.random.Generator) -> Theta:
+    """A start with one expert more: the worst-explained expert is split in two.
+
+    The expert whose rows have the lowest mean log density under it gives half of them to a
+    new one, cut along its residual and a random direction of the features.
+    """
+    log_expert = batch.sum_units(model.expert.log_prob(theta.expert, batch))
+    joint = log_expert + model.gate.log_score(theta.gate, batch)
+    resp = np.exp(joint - np.logaddexp.reduce(joint, axis=1, keepdims=True))
+    weighted = resp * batch.weight[:, None]
+    mass = weighted.sum(axis=0)
+    mean_log = (weighted * log_expert).sum(axis=0) / np.maximum(mass, 1e-300)
+    # Splitting an expert too small to feed two only makes a degenerate start.
+    splittable = mass >= 2 * (model.expert.n_params_each(theta.expert) + 1)
+    if not splittable.any():
+        splittable[mass.argmax()] = True
+    worst = int(np.where(splittable, mean_log, np.inf).argmin())
+
+    mean = model.expert.mean(theta.expert, batch)[:, worst]
+    residual = batch.sum_units((batch.y - mean)[:, None])
+    residual = residual / np.sqrt(weighted[:, worst] @ residual**2 / mass[worst] + 1e-300)
+    features, _ = _cloud(batch)
+    direction = rng.standard_normal(features.shape[1])
+    balance = rng.uniform(0.0, np.pi / 2)
+    place = np.cos(balance) * residual[:, 0] + np.sin(balance) * (features @ direction)
+    upper = _weighted_groups(place, weighted[:, worst], np.array([0.5, 0.5])) == 1
+    moved = resp[:, worst] * np.where(upper, 1.0 - _SOFTNESS, _SOFTNESS)
+    grown = np.column_stack([resp, moved])
+    grown[:, worst] -= moved
+    return theta_from_responsibilities(model, batch, grown, rng)
+
+
+KINDS: dict[str, Callable[[Model, Batch, int, np.random.Generator], Theta]] = {
+    "kmeans": _kmeans,
+    "residual": _residual,
+    "random": _random,
+    "elemental": _elemental,
+    "small_em": _small_em,
+    "split": _split,
+}
+#: The kinds that ``init="auto"`` runs through, in turn.
+AUTO = ("kmeans", "residual", "split", "small_em", "elemental", "random")

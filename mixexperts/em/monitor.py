@@ -1,0 +1,65 @@
+"""When to stop, and what to call it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+import numpy as np
+
+from mixexperts._batch import Array
+
+if TYPE_CHECKING:
+    from mixexperts._batch import Theta
+
+Status: TypeAlias = Literal[
+    "converged", "max_iter", "degenerate", "diverged", "monotonicity_lost"
+]
+STATUSES: tuple[str, ...] = get_args(Status)
+
+
+@dataclass
+class Monitor:
+    """Stopping rule and record of one run of EM.
+
+    A run has converged when the gain that the next EM step predicts,
+    ``score @ step``, is at most ``tol`` units of log-likelihood. The score is the gradient of
+    the objective, so a slow crawl with a large gradient is not mistaken for a maximum, and
+    the rule depends neither on n nor on how the parameters are scaled.
+
+    Parameters
+    ----------
+    max_iter : int, default=1000
+        Largest number of passes over the data.
+    tol : float, default=1e-8
+        Predicted gain of log-likelihood below which the run has converged.
+    callback : callable or None
+        Called as ``callback(theta, objective, n_iter)`` after every accepted pass.
+    """
+
+    max_iter: int = 1000
+    tol: float = 1e-8
+    callback: Callable[[Theta, float, int], None] | None = None
+    history: list[float] = field(default_factory=list)
+    n_iter: int = 0
+    predicted_gain: float = np.inf
+
+    def record(self, theta: Theta, objective: float, predicted_gain: float) -> None:
+        """Note an accepted point."""
+        self.history.append(objective)
+        self.predicted_gain = predicted_gain
+        if self.callback is not None:
+            self.callback(theta, objective, self.n_iter)
+
+    def converged(self) -> bool:
+        """Whether the last recorded point is stationary to within ``tol``."""
+        return self.predicted_gain <= self.tol
+
+    def exhausted(self) -> bool:
+        """Whether the passes are used up."""
+        return self.n_iter >= self.max_iter
+
+    def trace(self) -> Array:
+        """Objective after each accepted pass, (n_accepted,)."""
+        return np.asarray(self.history)

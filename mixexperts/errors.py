@@ -1,0 +1,37 @@
+"""Exceptions and warnings. Each exception also is the builtin that a user expects."""
+
+
+class MixExpertsError(Exception):
+    """Base of every exception that mixexperts raises of its own."""
+
+
+class InvalidResponseError(MixExpertsError, ValueError):
+    """The response lies outside what the expert family allows."""
+
+
+class DesignError(MixExpertsError, ValueError):
+    """A design matrix, a formula or its columns cannot be used as given."""
+
+
+class UnseenLevelError(DesignError):
+    """New data hold a level of a factor that the fit never saw."""
+
+
+class UnsupportedCombinationError(MixExpertsError, TypeError):
+    """Two components that do not work together, or a missing optional method."""
+
+
+class ArchiveError(MixExpertsError, ValueError):
+    """A saved file is damaged, of another kind, or of a newer schema."""
+
+
+class RankDeficientWarning(UserWarning):
+    """A design matrix lacks full column rank; coefficients are those of minimum norm."""
+
+
+class DegenerateFitWarning(UserWarning):
+    """Every start ended in a degenerate solution (a collapsed scale or a starved expert)."""
+
+
+class SeparationWarning(UserWarning):
+    """The gate separates the experts perfectly: its coefficients have no finite maximum."""

@@ -1,0 +1,131 @@
+"""The expert protocol."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+
+from mixexperts._batch import Array, Batch, Params, Stats
+from mixexperts._registry import register
+from mixexperts.errors import UnsupportedCombinationError
+from mixexperts.penalties.base import Penalty
+
+
+class Expert(ABC):
+    """A family of K expert densities, without state: parameters go in and come out.
+
+    Shapes: n rows, K experts, p columns of the design. Every parameter array has the
+    expert on axis 0. A subclass that states a ``name`` registers itself under it.
+    """
+
+    name: ClassVar[str]
+    param_names: ClassVar[tuple[str, ...]]
+    #: The response may be shifted and scaled to a common scale inside the fit.
+    affine_response: ClassVar[bool] = False
+
+    fit_intercept: bool = True
+    degree: int = 1
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        register("expert", cls)
+
+    # --- what EM needs -----------------------------------------------------------------
+
+    @abstractmethod
+    def check_response(self, y: Array) -> None:
+        """Raise ``InvalidResponseError`` if y lies outside the family's support."""
+
+    @abstractmethod
+    def init_params(self, batch: Batch, resp: Array, rng: np.random.Generator) -> Params:
+        """Parameters fitted to responsibilities ``resp`` (u, K), weights not included."""
+
+    @abstractmethod
+    def log_prob(self, params: Params, batch: Batch) -> Array:
+        """Log density of each row under each expert, (n, K)."""
+
+    @abstractmethod
+    def accumulate(self, params: Params, batch: Batch, weight: Array) -> Stats:
+        """Additive statistics at the current parameters; ``weight`` (n, K).
+
+        Always holds ``"mass"``, the (K,) sums of the weights.
+        """
+
+    @abstractmethod
+    def update(self, params: Params, stats: Stats, penalty: Penalty) -> Params:
+        """New parameters that raise the expected penalised log-likelihood."""
+
+    # --- what acceleration, convergence and counting need --------------------------------
+
+    @abstractmethod
+    def pack(self, params: Params) -> Array:
+        """Free parameters as one unconstrained vector."""
+
+    @abstractmethod
+    def unpack(self, vector: Array, like: Params) -> Params:
+        """Inverse of :meth:`pack`; ``like`` gives the shapes."""
+
+    @abstractmethod
+    def score(self, params: Params, stats: Stats) -> Array:
+        """Gradient of the observed log-likelihood with respect to :meth:`pack`.
+
+        By Fisher's identity it equals the gradient of the expected complete
+        log-likelihood at the parameters where the statistics were taken.
+        """
+
+    @abstractmethod
+    def n_params(self, params: Params) -> int:
+        """Number of free parameters of all K experts together."""
+
+    @abstractmethod
+    def n_params_each(self, params: Params) -> int:
+        """Number of parameters of one expert, for the check of its effective rows."""
+
+    def at_boundary(self, params: Params) -> Array:
+        """Which experts have collapsed onto the boundary of the parameters, (K,) bool."""
+        return np.zeros(next(iter(params.values())).shape[0], dtype=bool)
+
+    def boundary_reason(self) -> str:
+        """What :meth:`at_boundary` means, to complete 'expert 2 ...'."""
+        return "lies on the boundary of the parameters"
+
+    def permute(self, params: Params, order: Array) -> Params:
+        """The same experts in another order."""
+        return {name: values[order] for name, values in params.items()}
+
+    def penalized(self, n_columns: int) -> Array:
+        """Columns of the mean design that a penalty may touch, (p,) bool."""
+        mask = np.ones(n_columns, dtype=bool)
+        mask[: int(self.fit_intercept)] = False
+        return mask
+
+    # --- what predictions need -------------------------------------------------------------
+
+    @abstractmethod
+    def mean(self, params: Params, batch: Batch) -> Array:
+        """Mean of each expert at each row, (n, K)."""
+
+    @abstractmethod
+    def sample(
+        self, params: Params, batch: Batch, label: Array, rng: np.random.Generator
+    ) -> Array:
+        """One response per row from the expert that ``label`` (n,) names."""
+
+    def variance(self, params: Params, batch: Batch) -> Array:
+        """Variance of each expert at each row, (n, K)."""
+        raise self._lacks("variance")
+
+    def cdf(self, params: Params, batch: Batch) -> Array:
+        """Distribution function of each expert at ``batch.y``, (n, K)."""
+        raise self._lacks("cdf")
+
+    def quantile(self, params: Params, batch: Batch, probability: float) -> Array:
+        """Quantile of each expert at each row, (n, K)."""
+        raise self._lacks("quantile")
+
+    def _lacks(self, method: str) -> UnsupportedCombinationError:
+        return UnsupportedCombinationError(
+            f"expert {self.name!r} has no {method}(); use a family that offers it"
+        )

@@ -1,0 +1,194 @@
+"""Gaussian experts: linear or polynomial mean, own or shared scale."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from mixexperts._batch import Array, Batch, Params, Stats
+from mixexperts.errors import InvalidResponseError
+from mixexperts.experts.base import Expert
+from mixexperts.kernels import numpy_ as kernels
+from mixexperts.penalties.base import NoPenalty, Penalty
+
+_HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
+
+
+@dataclass(frozen=True)
+class Gaussian(Expert):
+    r"""Gaussian experts, ``y | x, k ~ N(intercept_k + x @ coef_k, scale_k ** 2)``.
+
+    Parameters
+    ----------
+    degree : int, default=1
+        Total degree of the polynomial mean: 0 gives constants, 1 lines or planes, 2 adds
+        squares and products, and so on (all monomials up to that degree).
+    shared_scale : bool, default=False
+        One scale for all experts instead of one each.
+    fit_intercept : bool, default=True
+        Whether each expert has an intercept.
+    scale_floor : float, default=1e-6
+        Smallest scale, as a fraction of the standard deviation of y. With free scales the
+        likelihood has no maximum: an expert on as few rows as it has coefficients can shrink
+        its scale for ever. A fit with a scale at the floor is flagged ``degenerate``.
+
+    References
+    ----------
+    Jordan, M. I. and Jacobs, R. A. (1994). Hierarchical mixtures of experts and the EM
+    algorithm. Neural Computation 6, 181-214.
+    """
+
+    degree: int = 1
+    shared_scale: bool = False
+    fit_intercept: bool = True
+    scale_floor: float = 1e-6
+
+    name: ClassVar[str] = "gaussian"
+    param_names: ClassVar[tuple[str, ...]] = ("coef", "scale")
+    affine_response: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if isinstance(self.degree, bool) or not isinstance(self.degree, int | np.integer):
+            raise TypeError(f"degree must be an integer >= 0, got {self.degree!r}")
+        if self.degree < 0:
+            raise ValueError(f"degree must be an integer >= 0, got {self.degree!r}")
+        if self.degree == 0 and not self.fit_intercept:
+            raise ValueError("degree=0 with fit_intercept=False leaves no column; set one of them")
+        if not 0.0 < self.scale_floor < 1.0:
+            raise ValueError(f"scale_floor must lie in (0, 1), got {self.scale_floor!r}")
+
+    def check_response(self, y: Array) -> None:
+        """Any finite real response will do; NaN and infinities are refused."""
+        if not np.isfinite(y).all():
+            raise InvalidResponseError("y contains NaN or infinity; drop or impute those rows")
+
+    def _residual(self, params: Params, batch: Batch) -> Array:
+        mean = batch.X @ params["coef"].T
+        if batch.offset is not None:
+            mean += batch.offset[:, None]
+        return np.subtract(batch.y[:, None], mean, out=mean)
+
+    def init_params(self, batch: Batch, resp: Array, rng: np.random.Generator) -> Params:
+        """Weighted least squares from zero coefficients and the overall scale."""
+        n_experts = resp.shape[1]
+        start: Params = {
+            "coef": np.zeros((n_experts, batch.X.shape[1])),
+            "scale": np.ones(n_experts),
+        }
+        weight = batch.spread_units(resp * batch.weight[:, None])
+        # Twice: the second pass takes the residual sum of squares at the fitted coefficients,
+        # free of the cancellation that the first one suffers from a large common mean.
+        for _ in range(2):
+            start = self.update(start, self.accumulate(start, batch, weight), NoPenalty())
+        return start
+
+    def log_prob(self, params: Params, batch: Batch) -> Array:
+        scale = params["scale"]
+        log_prob = self._residual(params, batch)
+        log_prob /= scale
+        np.square(log_prob, out=log_prob)
+        log_prob *= -0.5
+        log_prob -= np.log(scale) + _HALF_LOG_TWO_PI
+        return log_prob
+
+    def accumulate(self, params: Params, batch: Batch, weight: Array) -> Stats:
+        residual = self._residual(params, batch)
+        weighted = weight * residual
+        return {
+            "mass": weight.sum(axis=0),
+            "gram": kernels.weighted_gram(batch.X, weight),
+            "cross": kernels.weighted_cross(batch.X, weighted),
+            "rss": np.einsum("ik,ik->k", weighted, residual),
+        }
+
+    def update(self, params: Params, stats: Stats, penalty: Penalty) -> Params:
+        """One conditional maximisation: coefficients given scales, then scales."""
+        variance = params["scale"] ** 2
+        mask = self.penalized(params["coef"].shape[1])
+        step = np.zeros_like(params["coef"])
+        for k in range(step.shape[0]):
+            if stats["mass"][k] > 0.0:
+                step[k] = penalty.minimize_quadratic(
+                    stats["gram"][k] / variance[k],
+                    stats["cross"][k] / variance[k],
+                    params["coef"][k],
+                    mask,
+                )
+        rss = (
+            stats["rss"]
+            - 2.0 * np.einsum("kp,kp->k", step, stats["cross"])
+            + np.einsum("kp,kpq,kq->k", step, stats["gram"], step)
+        )
+        return {
+            "coef": params["coef"] + step,
+            "scale": self._scale(np.maximum(rss, 0.0), stats["mass"], params["scale"]),
+        }
+
+    def _scale(self, rss: Array, mass: Array, previous: Array) -> Array:
+        if self.shared_scale:
+            rss, mass = (np.full(rss.shape, part.sum()) for part in (rss, mass))
+        filled = mass > 0.0
+        scale = np.where(filled, np.sqrt(rss / np.where(filled, mass, 1.0)), previous)
+        return np.maximum(scale, self.scale_floor)
+
+    def pack(self, params: Params) -> Array:
+        scale = params["scale"][:1] if self.shared_scale else params["scale"]
+        return np.concatenate([params["coef"].ravel(), np.log(scale)])
+
+    def unpack(self, vector: Array, like: Params) -> Params:
+        n_experts, p = like["coef"].shape
+        # The exponent is bounded so that a wild extrapolation stays a number (and is refused).
+        scale = np.exp(np.clip(vector[n_experts * p :], -50.0, 50.0))
+        return {
+            "coef": vector[: n_experts * p].reshape(n_experts, p),
+            "scale": np.maximum(np.broadcast_to(scale, (n_experts,)), self.scale_floor),
+        }
+
+    def score(self, params: Params, stats: Stats) -> Array:
+        variance = params["scale"] ** 2
+        log_scale = stats["rss"] / variance - stats["mass"]
+        if self.shared_scale:
+            log_scale = log_scale.sum(keepdims=True)
+        return np.concatenate([(stats["cross"] / variance[:, None]).ravel(), log_scale])
+
+    def n_params(self, params: Params) -> int:
+        return int(params["coef"].size) + (1 if self.shared_scale else len(params["scale"]))
+
+    def n_params_each(self, params: Params) -> int:
+        return int(params["coef"].shape[1]) + (0 if self.shared_scale else 1)
+
+    def at_boundary(self, params: Params) -> Array:
+        boundary: Array = params["scale"] <= self.scale_floor * (1.0 + 1e-9)
+        return boundary
+
+    def boundary_reason(self) -> str:
+        return f"has its scale at the floor ({self.scale_floor:g} of the standard deviation of y)"
+
+    def mean(self, params: Params, batch: Batch) -> Array:
+        mean: Array = batch.X @ params["coef"].T
+        return mean if batch.offset is None else mean + batch.offset[:, None]
+
+    def variance(self, params: Params, batch: Batch) -> Array:
+        return np.broadcast_to(params["scale"] ** 2, (batch.n_rows, len(params["scale"])))
+
+    def cdf(self, params: Params, batch: Batch) -> Array:
+        from scipy.special import ndtr
+
+        cdf: Array = ndtr(self._residual(params, batch) / params["scale"])
+        return cdf
+
+    def quantile(self, params: Params, batch: Batch, probability: float) -> Array:
+        from scipy.special import ndtri
+
+        quantile: Array = self.mean(params, batch) + params["scale"] * ndtri(probability)
+        return quantile
+
+    def sample(
+        self, params: Params, batch: Batch, label: Array, rng: np.random.Generator
+    ) -> Array:
+        rows = np.arange(batch.n_rows)
+        noise: Array = rng.standard_normal(batch.n_rows) * params["scale"][label]
+        return self.mean(params, batch)[rows, label] + noise

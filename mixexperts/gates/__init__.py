@@ -1,0 +1,6 @@
+"""Gates: the mixing weights g_k(x)."""
+
+from mixexperts.gates.base import Gate
+from mixexperts.gates.softmax import Constant, Softmax
+
+__all__ = ["Constant", "Gate", "Softmax"]

@@ -1,0 +1,82 @@
+"""The gate protocol."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from mixexperts._batch import Array, Batch, Params, Stats
+from mixexperts._registry import register
+from mixexperts.penalties.base import Penalty
+
+
+class Gate(ABC):
+    """Mixing weights g_k(x) over K experts, without state.
+
+    ``log_score`` is what EM adds to the experts' log density; ``log_prob`` are the log
+    mixing weights given x. They differ where the gate models the joint density of x
+    and the expert (``objective = "joint"``).
+    """
+
+    name: ClassVar[str]
+    objective: ClassVar[Literal["conditional", "joint"]] = "conditional"
+    #: Whether the gate looks at features at all.
+    uses_features: ClassVar[bool] = True
+
+    fit_intercept: bool = True
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        register("gate", cls)
+
+    @abstractmethod
+    def init_params(self, batch: Batch, resp: Array, rng: np.random.Generator) -> Params:
+        """Parameters fitted to responsibilities ``resp`` (u, K), weights not included."""
+
+    @abstractmethod
+    def log_score(self, params: Params, batch: Batch) -> Array:
+        """What EM adds to the log density of the experts, (u, K)."""
+
+    @abstractmethod
+    def log_prob(self, params: Params, batch: Batch) -> Array:
+        """Log mixing weights given x, (u, K); each row logsumexps to zero."""
+
+    @abstractmethod
+    def accumulate(self, params: Params, batch: Batch, weight: Array) -> Stats:
+        """Additive statistics; ``weight`` (u, K) holds responsibilities times weight."""
+
+    @abstractmethod
+    def update(self, params: Params, stats: Stats, penalty: Penalty) -> Params:
+        """New parameters that raise the expected penalised log-likelihood."""
+
+    @abstractmethod
+    def pack(self, params: Params) -> Array:
+        """Free parameters as one unconstrained vector."""
+
+    @abstractmethod
+    def unpack(self, vector: Array, like: Params) -> Params:
+        """Inverse of :meth:`pack`."""
+
+    @abstractmethod
+    def score(self, params: Params, stats: Stats) -> Array:
+        """Gradient of the observed log-likelihood with respect to :meth:`pack`."""
+
+    @abstractmethod
+    def permute(self, params: Params, order: Array) -> Params:
+        """The same gate with the experts in another order, its reference kept last."""
+
+    @abstractmethod
+    def n_params(self, params: Params) -> int:
+        """Number of free parameters."""
+
+    def penalized(self, n_columns: int) -> Array:
+        """Columns of the gate's design that a penalty may touch, (q,) bool."""
+        mask = np.ones(n_columns, dtype=bool)
+        mask[: int(self.fit_intercept)] = False
+        return mask
+
+    def separation(self, params: Params, stats: Stats) -> bool:
+        """Whether some direction of the coefficients is left without information."""
+        return False

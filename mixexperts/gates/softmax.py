@@ -1,0 +1,165 @@
+"""Softmax gates: linear in the features, or constant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from mixexperts._batch import Array, Batch, Params, Stats
+from mixexperts.gates.base import Gate
+from mixexperts.kernels import numpy_ as kernels
+from mixexperts.penalties.base import Penalty, Ridge
+
+# Smallest weight of a constant gate: an expert that lost all its rows keeps a finite log weight.
+_MIN_WEIGHT = 1e-20
+# Information about the gate, per direction of its standardised design and in effective rows,
+# below which the direction is not identified. A converged separated gate is near 1e-6.
+_SEPARATION = 1e-3
+
+
+@dataclass(frozen=True)
+class Softmax(Gate):
+    """Softmax gate, ``g_k(x) = exp(b_k + x @ a_k) / sum_l exp(b_l + x @ a_l)``.
+
+    The last expert is the reference: its coefficients are zero.
+
+    Parameters
+    ----------
+    fit_intercept : bool, default=True
+        Whether the gate has intercepts.
+
+    Notes
+    -----
+    The update is one Newton step on the expected log-likelihood, which is concave in the
+    coefficients; the engine halves the step in the rare case that the likelihood falls.
+
+    References
+    ----------
+    Jacobs, R. A., Jordan, M. I., Nowlan, S. J. and Hinton, G. E. (1991). Adaptive mixtures of
+    local experts. Neural Computation 3, 79-87.
+    """
+
+    fit_intercept: bool = True
+    name: ClassVar[str] = "softmax"
+
+    def init_params(self, batch: Batch, resp: Array, rng: np.random.Generator) -> Params:
+        """A few ridge-damped Newton steps towards the responsibilities."""
+        weight = resp * batch.weight[:, None]
+        params: Params = {"coef": np.zeros((resp.shape[1], batch.Z.shape[1]))}
+        # The damping keeps a start finite where hard labels separate the experts perfectly.
+        damping = Ridge(0.01).scaled(float(batch.weight.sum()))
+        for _ in range(4):
+            params = self.update(params, self.accumulate(params, batch, weight), damping)
+        return params
+
+    def log_score(self, params: Params, batch: Batch) -> Array:
+        return self.log_prob(params, batch)
+
+    def log_prob(self, params: Params, batch: Batch) -> Array:
+        return kernels.log_softmax(batch.Z @ params["coef"].T)
+
+    def accumulate(self, params: Params, batch: Batch, weight: Array) -> Stats:
+        prob = np.exp(self.log_prob(params, batch))
+        gradient, information = kernels.softmax_stats(batch.Z, prob, weight, batch.weight)
+        return {"gradient": gradient, "information": information}
+
+    def update(self, params: Params, stats: Stats, penalty: Penalty) -> Params:
+        free, q = stats["gradient"].shape
+        if free == 0:
+            return params
+        mask = np.tile(self.penalized(q), free)
+        step = penalty.minimize_quadratic(
+            _square(stats["information"]),
+            stats["gradient"].ravel(),
+            params["coef"][:free].ravel(),
+            mask,
+        )
+        coef = params["coef"].copy()
+        coef[:free] += step.reshape(free, q)
+        return {"coef": coef}
+
+    def pack(self, params: Params) -> Array:
+        return params["coef"][:-1].ravel()
+
+    def unpack(self, vector: Array, like: Params) -> Params:
+        coef = np.zeros_like(like["coef"])
+        coef[:-1] = vector.reshape(coef[:-1].shape)
+        return {"coef": coef}
+
+    def score(self, params: Params, stats: Stats) -> Array:
+        gradient: Array = stats["gradient"].ravel()
+        return gradient
+
+    def permute(self, params: Params, order: Array) -> Params:
+        coef = params["coef"][order]
+        return {"coef": coef - coef[-1]}
+
+    def n_params(self, params: Params) -> int:
+        n_experts, q = params["coef"].shape
+        return (n_experts - 1) * q
+
+    def separation(self, params: Params, stats: Stats) -> bool:
+        information = _square(stats["information"])
+        if information.size == 0:
+            return False
+        return bool(np.linalg.eigvalsh(information)[0] < _SEPARATION)
+
+
+@dataclass(frozen=True)
+class Constant(Gate):
+    """Constant mixing weights: the ordinary finite mixture of regressions."""
+
+    name: ClassVar[str] = "constant"
+    uses_features: ClassVar[bool] = False
+
+    def init_params(self, batch: Batch, resp: Array, rng: np.random.Generator) -> Params:
+        return self._from_mass(batch.weight @ resp)
+
+    def _from_mass(self, mass: Array) -> Params:
+        weight = np.maximum(mass / mass.sum(), _MIN_WEIGHT)
+        return {"log_weight": np.log(weight / weight.sum())}
+
+    def log_score(self, params: Params, batch: Batch) -> Array:
+        return self.log_prob(params, batch)
+
+    def log_prob(self, params: Params, batch: Batch) -> Array:
+        log_weight = params["log_weight"]
+        return np.tile(log_weight, (batch.n_units, 1))
+
+    def accumulate(self, params: Params, batch: Batch, weight: Array) -> Stats:
+        return {"mass": weight.sum(axis=0)}
+
+    def update(self, params: Params, stats: Stats, penalty: Penalty) -> Params:
+        return self._from_mass(stats["mass"])
+
+    def pack(self, params: Params) -> Array:
+        log_weight = params["log_weight"]
+        packed: Array = log_weight[:-1] - log_weight[-1]
+        return packed
+
+    def unpack(self, vector: Array, like: Params) -> Params:
+        logits = np.append(vector, 0.0)[None, :]
+        return {"log_weight": kernels.log_softmax(logits)[0]}
+
+    def score(self, params: Params, stats: Stats) -> Array:
+        mass = stats["mass"]
+        score: Array = mass - mass.sum() * np.exp(params["log_weight"])
+        return score[:-1]
+
+    def permute(self, params: Params, order: Array) -> Params:
+        return {"log_weight": params["log_weight"][order]}
+
+    def n_params(self, params: Params) -> int:
+        return len(params["log_weight"]) - 1
+
+    def penalized(self, n_columns: int) -> Array:
+        return np.zeros(n_columns, dtype=bool)
+
+
+def _square(information: Array) -> Array:
+    """(K-1, K-1, q, q) blocks as one symmetric matrix."""
+    free, _, q, _ = information.shape
+    square: Array = information.transpose(0, 2, 1, 3).reshape(free * q, free * q)
+    return square

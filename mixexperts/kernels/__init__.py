@@ -1,0 +1,1 @@
+"""The hot functions, on plain arrays: the same names in every backend file."""
