@@ -1,1 +1,63 @@
-"""Statistical mixture-of-experts models."""
+"""Statistical mixture-of-experts models.
+
+p(y | x) is a sum over experts k of gate weights g_k(x) times expert densities f_k(y | x).
+Everything public is loaded at first use, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mixexperts import datasets, em, estimators, experts, gates, penalties, plots, theory
+    from mixexperts.api import moe
+    from mixexperts.estimators import MoERegressor
+    from mixexperts.inference.selection import Selection, select
+    from mixexperts.io import load
+    from mixexperts.predictive import Predictive
+    from mixexperts.results import MoEResults
+
+__version__ = "0.1.0"
+
+_NAMES = {
+    "MoERegressor": "mixexperts.estimators",
+    "MoEResults": "mixexperts.results",
+    "Predictive": "mixexperts.predictive",
+    "Selection": "mixexperts.inference.selection",
+    "load": "mixexperts.io",
+    "moe": "mixexperts.api",
+    "select": "mixexperts.inference.selection",
+}
+_ROOMS = ("datasets", "em", "estimators", "experts", "gates", "penalties", "plots", "theory")
+
+__all__ = [
+    "MoERegressor",
+    "MoEResults",
+    "Predictive",
+    "Selection",
+    "__version__",
+    "datasets",
+    "em",
+    "estimators",
+    "experts",
+    "gates",
+    "load",
+    "moe",
+    "penalties",
+    "plots",
+    "select",
+    "theory",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        return getattr(importlib.import_module(_NAMES[name]), name)
+    if name in _ROOMS:
+        return importlib.import_module(f"mixexperts.{name}")
+    raise AttributeError(f"module 'mixexperts' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

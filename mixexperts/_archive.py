@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import io
 import json
 import os
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,10 +20,31 @@ from mixexperts.errors import ArchiveError
 #: Version of the layout. A reader refuses a newer one and must read every older one.
 SCHEMA = 1
 _HEADER = "header.json"
+#: Rooms whose classes may stand in a file; they are imported before one is read.
+_ROOMS = ("em", "experts", "gates", "penalties", "formula", "estimators", "results")
+_SAVEABLE: dict[str, type] = {}
+_KEYS: dict[type, str] = {}
+
+T = TypeVar("T")
+
+
+def saveable(key: str) -> Callable[[type[T]], type[T]]:
+    """Class decorator: objects of the class may be saved, under a key that never changes.
+
+    The state is what ``to_state()`` returns and ``from_state()`` takes, if the class has
+    them, and the fields of the dataclass otherwise.
+    """
+
+    def enter(cls: type[T]) -> type[T]:
+        _SAVEABLE[key] = cls
+        _KEYS[cls] = key
+        return cls
+
+    return enter
 
 
 def write_archive(path: str | os.PathLike[str], kind: str, tree: Any) -> None:
-    """Write a tree of dicts, lists, tuples, strings, numbers, None and arrays, atomically.
+    """Write a tree of dicts, lists, tuples, strings, numbers, arrays and saveable objects.
 
     The file is a zip of ``header.json`` and ``.npy`` members and holds no pickles. It is
     complete or not there at all: it is written beside the target and then renamed.
@@ -31,7 +55,8 @@ def write_archive(path: str | os.PathLike[str], kind: str, tree: Any) -> None:
         If the tree holds anything else.
     """
     arrays: list[np.ndarray] = []
-    header = {"format": "mixexperts", "schema": SCHEMA, "kind": kind, "tree": _encode(tree, arrays)}
+    header: dict[str, Any] = {"format": "mixexperts", "schema": SCHEMA, "kind": kind}
+    header["tree"] = _encode(tree, arrays)
     target = Path(path)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".tmp")
     try:
@@ -80,6 +105,8 @@ def read_archive(path: str | os.PathLike[str], kind: str | None = None) -> tuple
         )
     if kind is not None and header["kind"] != kind:
         raise ArchiveError(f"{source} holds a {header['kind']}, expected a {kind}")
+    for room in _ROOMS:
+        importlib.import_module(f"mixexperts.{room}")
     return header["kind"], _decode(header["tree"], arrays)
 
 
@@ -101,6 +128,22 @@ def _encode(value: Any, arrays: list[np.ndarray]) -> Any:
         # Pairs keep keys that are not strings, such as integer or tuple levels of a factor.
         pairs = [[_encode(key, arrays), _encode(item, arrays)] for key, item in value.items()]
         return {"__dict__": pairs}
+    if type(value) in _KEYS:
+        if hasattr(value, "to_state"):
+            state = value.to_state()
+        else:
+            state = {f.name: getattr(value, f.name) for f in dataclasses.fields(value) if f.init}
+        return {"__object__": _KEYS[type(value)], "state": _encode(state, arrays)}
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, np.random.RandomState):
+        return {"__random_state__": _encode(value.get_state(), arrays)}
+    if type(value).__name__ == "DataFrame":
+        columns = {name: value[name].to_numpy() for name in value.columns}
+        index = _encode(value.index.to_numpy(), arrays)
+        return {
+            "__frame__": _encode(columns, arrays), "index": index, "name": value.index.name
+        }  # fmt: skip
     raise TypeError(
         f"cannot save a {type(value).__module__}.{type(value).__qualname__}; only numbers, "
         "strings, None, arrays and nestings of them can be written"
@@ -119,4 +162,27 @@ def _decode(value: Any, arrays: list[np.ndarray]) -> Any:
         return np.array(_decode(content, arrays), dtype=object)
     if tag == "__tuple__":
         return tuple(_decode(item, arrays) for item in content)
+    if tag == "__object__":
+        return _object(content, _decode(value["state"], arrays))
+    if tag == "__random_state__":
+        random_state = np.random.RandomState()
+        random_state.set_state(_decode(content, arrays))
+        return random_state
+    if tag == "__frame__":
+        import pandas as pd
+
+        index = pd.Index(_decode(value["index"], arrays), name=value["name"])
+        return pd.DataFrame(_decode(content, arrays), index=index)
     return {_decode(key, arrays): _decode(item, arrays) for key, item in content}
+
+
+def _object(key: str, state: dict[str, Any]) -> Any:
+    cls = _SAVEABLE.get(key)
+    if cls is None:
+        raise ArchiveError(
+            f"the file holds a {key!r}, which this installation does not know; install or import "
+            "the package that defines it"
+        )
+    if hasattr(cls, "from_state"):
+        return cls.from_state(state)
+    return cls(**state)

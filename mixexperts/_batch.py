@@ -9,6 +9,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from mixexperts._archive import saveable
+
 Array: TypeAlias = NDArray[Any]
 #: Parameter arrays by name. Every array has the expert on axis 0.
 Params: TypeAlias = Mapping[str, Array]
@@ -16,6 +18,7 @@ Params: TypeAlias = Mapping[str, Array]
 Stats: TypeAlias = Mapping[str, Any]
 
 
+@saveable("theta")
 @dataclass(frozen=True, slots=True)
 class Theta:
     """Parameters of a mixture of experts: one mapping for the gate, one for the experts."""

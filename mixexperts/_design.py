@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mixexperts._archive import saveable
 from mixexperts._batch import Array, weighted_mean
 
 # Columns whose pivot in a QR factor of the standardised design falls below this are taken as
@@ -30,6 +31,7 @@ def monomials(n_features: int, degree: int) -> Array:
     return np.array(rows, dtype=np.int64).reshape(len(rows), n_features)
 
 
+@saveable("design_map")
 @dataclass(frozen=True)
 class DesignMap:
     """Maps raw features (n, d) to the columns that the engine sees, (n, r).

@@ -7,6 +7,8 @@ import importlib
 import pkgutil
 from typing import Any
 
+from mixexperts._archive import saveable
+
 _FAMILIES: dict[str, dict[str, type]] = {"expert": {}, "gate": {}, "penalty": {}}
 _PACKAGES = {
     "expert": "mixexperts.experts",
@@ -34,6 +36,7 @@ def register(family: str, cls: type) -> None:
             f"give {cls.__module__}.{cls.__qualname__} another name"
         )
     known[name] = cls
+    saveable(f"{family}:{name}")(cls)
 
 
 def all_components(family: str) -> dict[str, type]:

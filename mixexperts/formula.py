@@ -9,54 +9,38 @@ that plain data, so a formula read back from a file cannot behave otherwise than
 
 from __future__ import annotations
 
-import ast
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from functools import partial
+from typing import Any
 
 import formulaic
 import numpy as np
 import pandas as pd
 from formulaic import Formula, ModelSpec, SimpleFormula
-from formulaic.errors import DataMismatchWarning
 from formulaic.materializers import PandasMaterializer
 from formulaic.parser.types import Factor, Term
 from formulaic.transforms import TRANSFORMS
 from numpy.typing import NDArray
 
-from mixexperts._formula_state import (
-    Clean,
-    Kind,
-    Missing,
-    as_frame,
-    clean,
-    decode,
-    encode,
-    extra_column,
-    listing,
-    near,
-    pick,
-)
+from mixexperts import _formula_state as plain
+from mixexperts._formula_state import Array, Clean, Env, FormulaData, Kind, Missing, Terms, listing
 from mixexperts.errors import DesignError, UnseenLevelError
 
-Array: TypeAlias = NDArray[np.float64]
-#: Terms as plain data: per term its factors, each an expression and how formulaic evaluates it.
-Terms: TypeAlias = tuple[tuple[tuple[str, str], ...], ...]
+__all__ = ["FormulaData", "FormulaSpec"]
 
 _SCHEMA = 1
-_INTERCEPT_ONLY: Terms = ((("1", "literal"),),)
+_SAVED = ("formula", "gate", "offset", "needs_offset")
 _LABELS = {"response": "the response", "experts": "the experts' part", "gate": "the gate's part"}
 #: Python's own functions that a formula may call; the others (open, eval, ...) it may not.
-_BUILTINS = frozenset(
-    {"abs", "bool", "float", "int", "len", "max", "min", "pow", "range", "round", "sum"}
-)
+_BUILTINS = ("abs", "bool", "float", "int", "len", "max", "min", "pow", "range", "round", "sum")
 
 
 # === formulaic's internals ===================================================================
 # Written against formulaic 1.2. Everything that leans on more than its documented calls is in
-# this block; tests/unit/test_formula.py checks each assumption by name (TestFormulaicMoved).
+# this block; tests/unit/test_formula.py checks each assumption (TestFormulaicMoved).
 
 
 class _Materializer(PandasMaterializer):  # type: ignore[misc]
@@ -65,33 +49,26 @@ class _Materializer(PandasMaterializer):  # type: ignore[misc]
     No REGISTER_NAME of its own: it must not become formulaic's default for data frames.
     """
 
+    @PandasMaterializer.override  # type: ignore[untyped-decorator]
     def _encode_evaled_factor(
         self, factor: Any, spec: Any, drop_rows: Any, reduced_rank: bool = False
     ) -> Any:
-        known = self._levels(factor, spec)
-        if known is not None:
-            self._refuse_unseen(factor, known)
-            return super()._encode_evaled_factor(factor, spec, drop_rows, reduced_rank)
-        with warnings.catch_warnings():  # said by _refuse_unseen, as an error
-            warnings.simplefilter("ignore", DataMismatchWarning)
+        self._refuse_unseen(factor, spec)
+        with warnings.catch_warnings(action="ignore"):  # _refuse_unseen says it, as an error
             encoded = super()._encode_evaled_factor(factor, spec, drop_rows, reduced_rank)
-        known = self._levels(factor, spec)
-        if known is not None:  # `C(g, levels=...)` may leave out levels of the very first data
-            self._refuse_unseen(factor, known)
+        self._refuse_unseen(factor, spec)  # `C(g, levels=...)` may leave out levels of the fit
         return encoded
 
-    @staticmethod
-    def _levels(factor: Any, spec: Any) -> list[Any] | None:
-        _, state = spec.encoder_state.get(factor.expr, (None, {}))
-        return state.get("categories")
-
-    def _refuse_unseen(self, factor: Any, known: list[Any]) -> None:
-        values = getattr(factor.values, "__wrapped__", factor.values)
-        seen = pd.unique(pd.Series(values).dropna()).tolist()
-        unseen = [level for level in seen if level not in set(known)]
+    def _refuse_unseen(self, factor: Any, spec: Any) -> None:
+        known = spec.encoder_state.get(factor.expr, (None, {}))[1].get("categories")
+        if known is None:
+            return
+        values = pd.Series(getattr(factor.values, "__wrapped__", factor.values)).dropna()
+        levels = set(known)
+        unseen = [level for level in pd.unique(values).tolist() if level not in levels]
         if unseen:
-            columns = sorted(_names_in(factor.expr, factor.factor.eval_method.value)[0])
-            where = " and ".join(repr(c) for c in columns if c in self.data.columns)
+            read, _ = plain.names_in(factor.expr, factor.factor.eval_method.value)
+            where = " and ".join(repr(c) for c in sorted(read) if c in self.data.columns)
             raise UnseenLevelError(
                 f"column {where} has levels the model does not know: {listing(unseen)}; known "
                 f"levels: {listing(known)}; leave these rows out or fit again with them"
@@ -100,69 +77,60 @@ class _Materializer(PandasMaterializer):  # type: ignore[misc]
 
 def _parse(text: str, columns: Iterable[str]) -> tuple[tuple[Terms, ...], tuple[Terms, ...]]:
     """Left parts and right parts of a formula; `columns` are what "." stands for."""
-    context = {"__formulaic_variables_available__": columns}
+    if re.search(r"[~|]\s*(\||$)", text.strip()):
+        raise DesignError(f"the formula {text!r} has an empty part; write 1 for a constant")
     try:
-        if re.search(r"[~|]\s*(\||$)", text.strip()):
-            raise DesignError(f"the formula {text!r} has an empty part; write 1 for a constant")
-        parsed = Formula(text, _context=context)
+        parsed = Formula(text, _context={"__formulaic_variables_available__": columns})
     except (DesignError, MemoryError):
         raise
     except Exception as error:  # formulaic lets errors of Python's parser through as well
         raise DesignError(
-            f"the formula {text!r} cannot be read: {_one_line(error)}; write terms joined by +, "
-            "and Python expressions inside I(...)"
+            f"the formula {text!r} cannot be read: {plain.one_line(error)}; join terms by +, and "
+            "put Python expressions inside I(...)"
         ) from error
-    if isinstance(parsed, SimpleFormula):
-        return (), (_plain_terms(parsed),)
-    sides = parsed._to_dict(recurse=False)
-    right = sides["rhs"] if "rhs" in sides else sides["root"]
-    return _plain_parts(sides.get("lhs", ())), _plain_parts(right)
+    sides = {"root": parsed} if isinstance(parsed, SimpleFormula) else parsed._to_dict(False)
+
+    def parts(side: Any) -> tuple[Terms, ...]:
+        return tuple(
+            tuple(tuple((f.expr, f.eval_method.value) for f in term.factors) for term in part)
+            for part in (side if isinstance(side, tuple) else (side,))
+        )
+
+    return parts(sides.get("lhs", ())), parts(sides.get("rhs", sides.get("root")))
 
 
-def _plain_parts(side: Any) -> tuple[Terms, ...]:
-    return tuple(_plain_terms(part) for part in (side if isinstance(side, tuple) else (side,)))
-
-
-def _plain_terms(part: Any) -> Terms:
-    return tuple(tuple((f.expr, f.eval_method.value) for f in term.factors) for term in part)
-
-
-def _materialize(
-    terms: Terms, frame: pd.DataFrame, env: Mapping[str, Any], transforms: Any, encoders: Any
-) -> tuple[Any, Any]:
-    """Evaluate terms with the given memory; the matrix and the model spec that made it."""
+def _materialize(part: _Part, frame: pd.DataFrame, env: Env) -> tuple[Any, Any]:
+    """Evaluate a part with its memory; the matrix and the model spec that made it."""
+    terms = [Term([Factor(expr, eval_method=how) for expr, how in term]) for term in part.terms]
     spec = ModelSpec(
-        formula=SimpleFormula(
-            [Term([Factor(expr, eval_method=how) for expr, how in term]) for term in terms],
-            _ordering="none",
-        ),
+        formula=SimpleFormula(terms, _ordering="none"),
         na_action="ignore",
         output="numpy",  # a data frame would merge columns of equal name
-        transform_state=decode(transforms),
+        transform_state=plain.decode(part.transforms),
         encoder_state={
-            expr: (Factor.Kind(kind), {} if levels is None else {"categories": decode(levels)})
-            for expr, (kind, levels) in encoders.items()
+            expr: (Factor.Kind(kind), {} if levels is None else {"categories": levels})
+            for expr, kind, levels in part.encoders
         },
     )
-    with np.errstate(all="ignore"):  # log of a negative number: refused below, by name
+    with np.errstate(all="ignore"):  # log of a negative number: refused later, by name
         matrix = _Materializer(frame, context=dict(env)).get_model_matrix(spec)
     return np.asarray(matrix.__wrapped__, dtype=np.float64), matrix.model_spec
 
 
-def _memory(spec: Any, label: str) -> tuple[Any, dict[str, list[Any]]]:
-    """Transform and encoder state of a model spec as plain data.
+def _remember(part: _Part, spec: Any) -> _Part:
+    """The part with the memory and the columns of a model spec, as plain data.
 
     Contrast objects are left out: formulaic makes them again from the expression.
     """
-    encoders: dict[str, list[Any]] = {}
+    encoders, label = [], _LABELS[part.name]
+    columns, intercept = _columns_of(spec)
     for expr, (kind, state) in spec.encoder_state.items():
-        odd = set(state) - {"categories", "contrasts"}
-        if odd:
+        if set(state) - {"categories", "contrasts"}:
             raise DesignError(f"{label}: {expr!r} codes several columns at once; use one column")
-        levels = state.get("categories")
-        where = f"{label}: {expr!r}"
-        encoders[expr] = [kind.value, None if levels is None else encode(list(levels), where)]
-    return encode(spec.transform_state, label), encoders
+        levels = list(state["categories"]) if state else None
+        encoders.append((expr, str(kind.value), plain.encode(levels, f"{label}: {expr!r}")))
+    known = plain.encode(spec.transform_state, label), tuple(encoders)
+    return _Part(part.name, part.terms, part.uses, *known, columns, intercept)
 
 
 def _columns_of(spec: Any) -> tuple[tuple[str, ...], int]:
@@ -179,129 +147,24 @@ def _columns_of(spec: Any) -> tuple[tuple[str, ...], int]:
 # === end of formulaic's internals ============================================================
 
 
-def _one_line(error: BaseException) -> str:
-    """An error's text without terminal colours, on one line."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).replace("⧛", ">>").replace("⧚", "<<")
-    lines = [line.strip().rstrip(".") for line in text.splitlines() if line.strip()]
-    return ": ".join(lines) or type(error).__name__
-
-
-def _names_in(expr: str, how: str = "python") -> tuple[set[str], set[str]]:
-    """Names that an expression reads, and those that it calls.
-
-    formulaic's own list misses what stands before a method call, as x in ``(x + z).clip(0)``.
-    """
-    if how == "literal":
-        return set(), set()
-    if how == "lookup":
-        return {expr}, set()
-    values = set(re.findall(r"`([^`]+)`", expr))
-    nodes = list(ast.walk(ast.parse(re.sub(r"`[^`]+`", " None ", expr).strip(), mode="eval")))
-    for node in nodes:
-        if isinstance(node, ast.Attribute) and node.attr.startswith("_"):
-            raise DesignError(f"{expr!r} uses the private attribute {node.attr!r}; leave it out")
-    calls = [node for node in nodes if isinstance(node, ast.Call)]
-    called = [node.func for node in calls if isinstance(node.func, ast.Name)]
-    for call in calls:  # Q("a b") names a column by text
-        if isinstance(call.func, ast.Name) and call.func.id == "Q":
-            values |= {str(arg.value) for arg in call.args if isinstance(arg, ast.Constant)}
-    local = {node.arg for node in nodes if isinstance(node, ast.arg)}
-    names = [node for node in nodes if isinstance(node, ast.Name)]
-    local |= {node.id for node in names if isinstance(node.ctx, ast.Store)}
-    values |= {node.id for node in names if node not in called} - local
-    return values, {node.id for node in called} - local
-
-
-def _columns_used(
-    part: str, terms: Terms, columns: Sequence[str], env: Mapping[str, Any]
-) -> tuple[str, ...]:
-    """Data columns that the terms read, in order; every other name must be known, or it raises."""
-    used: dict[str, None] = {}
-    functions = {*env, *TRANSFORMS, *_BUILTINS}
-    for expr, how in dict.fromkeys(factor for term in terms for factor in term):
-        values, calls = _names_in(expr, how)
-        for name in sorted(values):
-            if name in columns:
-                used[name] = None
-            elif how == "lookup" or name not in functions:
-                raise DesignError(
-                    f"{_LABELS[part]} uses {name!r}, which is not a column"
-                    f"{near(name, columns)}; columns: {listing(columns)}"
-                )
-        for name in sorted(calls - functions):
-            raise DesignError(
-                f"{_LABELS[part]} calls the unknown function {name!r}{near(name, functions)}; "
-                f"a function of your own goes in env={{{name!r}: ...}}"
-            )
-    return tuple(used)
-
-
-class _Dot:
-    """What "." stands for; raises only when it is used with columns that have no text name."""
-
-    def __init__(self, columns: Iterable[Any], excluded: Iterable[str]) -> None:
-        out = set(excluded)
-        self.columns = [column for column in columns if column not in out]
-
-    def __iter__(self) -> Iterator[str]:
-        odd = [column for column in self.columns if not isinstance(column, str)]
-        if odd:
-            raise DesignError(
-                f"'.' cannot stand for columns whose names are not text: {listing(odd)}; "
-                "rename them, for example with data.rename(columns=str)"
-            )
-        return iter(self.columns)
-
-
-def _split(
-    formula: str, gate: str | None, columns: Iterable[Any], special: Iterable[str]
-) -> dict[str, Terms]:
-    """Terms of the response, the experts and the gate."""
-    for name, text in (("formula", formula), ("gate", gate)):
-        if not isinstance(text, str) and not (name == "gate" and text is None):
-            raise TypeError(f"{name} must be text such as 'y ~ x', not {type(text).__name__}")
-    left, _ = _parse(formula, ())  # "." is empty here: it needs to know the response first
-    if not left:
-        raise DesignError(f"the formula {formula!r} has no response; write 'y ~ x'")
-    if len(left) > 1:
-        raise DesignError(f"the response of {formula!r} holds '|'; write two columns as 's + f'")
-    in_response = {
-        name for term in left[0] for expr, how in term for name in _names_in(expr, how)[0]
-    }
-    dot = _Dot(columns, in_response | set(special))
-    right = _parse(formula, dot)[1]
-    if len(right) > 2:
-        raise DesignError(
-            f"the formula {formula!r} has {len(right)} parts on its right side; expected one or "
-            "two: 'y ~ experts | gate'"
-        )
-    if gate is None:
-        gate_terms = right[1] if len(right) == 2 else _INTERCEPT_ONLY
-    elif len(right) == 2:
-        raise DesignError(
-            f"the gate is given twice, after '|' in {formula!r} and by gate={gate!r}; keep one"
-        )
-    else:
-        gate_left, gate_right = _parse(gate, dot)
-        if gate_left or len(gate_right) > 1:
-            raise DesignError(f"gate={gate!r} must have one side and one part, such as '~ z'")
-        gate_terms = gate_right[0]
-    if not right[0]:
-        raise DesignError(
-            f"the experts' part of {formula!r} has no terms and no intercept; write 1 for one"
-        )
-    return {"response": left[0], "experts": right[0], "gate": gate_terms}
+def _columns_used(part: str, terms: Terms, columns: Iterable[Any], env: Env) -> tuple[str, ...]:
+    return plain.columns_used(_LABELS[part], terms, columns, {*env, *TRANSFORMS, *_BUILTINS})
 
 
 @dataclass(frozen=True)
 class _Part:
-    """A fitted part, all plain data: its terms, columns used, memory, columns made."""
+    """The response, the experts' or the gate's part, all plain data: terms, memory, columns.
 
+    `columns` counts the intercept, at position `intercept` (-1: none); None before the fit.
+    `encoders` are (expression, kind, levels or None).
+    """
+
+    name: str
     terms: Terms
     uses: tuple[str, ...]
     transforms: Any = field(default_factory=lambda: {"map": []})
-    encoders: dict[str, list[Any]] = field(default_factory=dict)
-    columns: tuple[str, ...] | None = None  # None: not fitted yet
+    encoders: tuple[tuple[str, str, Any], ...] = ()
+    columns: tuple[str, ...] | None = None
     intercept: int = -1
 
     @property
@@ -311,142 +174,69 @@ class _Part:
 
     @property
     def text(self) -> str:
-        """The terms as a one-sided formula."""
-        shown = [
-            ":".join(f"`{e}`" if how == "lookup" and not e.isidentifier() else e for e, how in term)
-            for term in self.terms
-        ]
-        return "~ " + " + ".join(shown if self.intercept >= 0 else ["0", *shown])
+        terms = [":".join(plain.quoted(*factor) for factor in term) for term in self.terms]
+        return "~ " + " + ".join(terms if self.intercept >= 0 else ["0", *terms])
 
-    def build(
-        self, name: str, frame: pd.DataFrame, env: Mapping[str, Any], rows: NDArray[np.intp]
-    ) -> tuple[Array, _Part]:
-        """The matrix (n, all columns) of complete rows, and the part with its memory."""
-        label = _LABELS[name]
+    def build(self, frame: pd.DataFrame, env: Env, rows: NDArray[np.intp]) -> tuple[Array, _Part]:
+        """Matrix (n, all columns) of complete rows, and the part with the memory it has then."""
+        label = _LABELS[self.name]
         try:
-            matrix, spec = _materialize(
-                self.terms, frame[list(self.uses)], env, self.transforms, self.encoders
-            )
+            matrix, spec = _materialize(self, frame[list(self.uses)], env)
         except (DesignError, MemoryError):
             raise
-        except Exception as error:  # whatever a user's expression may raise
-            text = _one_line(error)
-            hint = "'; write for example bs(x, df=4, extrapolation=\"clip\")" * (
-                "extrapolation" in text
-            )
-            raise DesignError(f"{label} cannot be evaluated: {text}{hint.lstrip(chr(39))}") from error
-        columns, intercept = _columns_of(spec)
-        if self.columns is not None and columns != self.columns:
+        except Exception as error:  # a user's expression may raise anything
+            text = plain.one_line(error)
+            raise DesignError(f"{label} cannot be evaluated: {text}; change that term") from error
+        columns, _ = _columns_of(spec)
+        if self.columns not in (None, columns):
             raise DesignError(
                 f"{label} makes the columns {listing(columns)} of these data, but made "
-                f"{listing(self.columns)} when fitting (formulaic {formulaic.__version__}); "
+                f"{listing(self.columns or ())} when fitting (formulaic {formulaic.__version__}); "
                 "give columns of the same types as then"
             )
-        bad = ~np.isfinite(matrix)
-        if bad.any():
-            made = [column for column, any_bad in zip(columns, bad.any(axis=0), strict=True) if any_bad]
-            where = np.flatnonzero(bad.any(axis=1))
-            raise DesignError(
-                f"{label}: {listing(made)} is not finite in {where.size} of {len(frame)} rows "
-                f"(first at row {rows[where[0]]}); leave these rows out or change the term"
-            )
-        if self.columns is not None:
-            return matrix, self
-        transforms, encoders = _memory(spec, label)
-        return matrix, _Part(self.terms, self.uses, transforms, encoders, columns, intercept)
+        plain.refuse_not_finite(label, matrix, rows, columns)
+        return matrix, self if self.columns is not None else _remember(self, spec)
 
-    def design(
-        self, name: str, table: Clean, env: Mapping[str, Any]
-    ) -> tuple[Array, _Part]:
-        """The matrix without its intercept column; rows with missing values are NaN."""
-        whole = ~np.logical_or.reduce(
-            [np.zeros(table.rows.size, dtype=bool), *(table.absent[use] for use in self.uses)]
-        )
-        if not whole.any() and self.columns is not None:
-            return np.full((whole.size, len(self.names)), np.nan), self
-        if not whole.any():
-            raise DesignError(f"{_LABELS[name]} has no row without missing values; fill some")
+    def design(self, table: Clean, env: Env) -> tuple[Array, _Part]:
+        """Matrix (n, columns without the intercept); rows with missing values are NaN."""
+        absent = [table.absent[name] for name in self.uses]
+        whole = ~np.logical_or.reduce([np.zeros(table.rows.size, dtype=bool), *absent])
         at = np.flatnonzero(whole)
-        frame = table.frame if whole.all() else table.frame.iloc[at].reset_index(drop=True)
-        matrix, part = self.build(name, frame, env, table.rows[at])
-        if self.columns is None and name != "response":
-            part.refuse_looking_across(name, frame, matrix, env)
-        if part.intercept >= 0:
-            matrix = np.delete(matrix, part.intercept, axis=1)
-        if whole.all():
-            return matrix, part
+        if not at.size and self.columns is None:
+            raise DesignError(f"{_LABELS[self.name]} has no row without missing values; fill some")
+        part, matrix = self, np.empty((0, len(self.columns or ())))
+        if at.size:
+            frame = table.frame if whole.all() else table.frame.iloc[at].reset_index(drop=True)
+            matrix, part = self.build(frame, env, table.rows[at])
+            if self.columns is None and self.name != "response":
+                part.refuse_looking_across(frame, matrix, env)
         full = np.full((whole.size, matrix.shape[1]), np.nan)
         full[at] = matrix
-        return full, part
+        return (np.delete(full, part.intercept, axis=1) if part.intercept >= 0 else full), part
 
-    def refuse_looking_across(
-        self, name: str, frame: pd.DataFrame, matrix: Array, env: Mapping[str, Any]
-    ) -> None:
+    def refuse_looking_across(self, frame: pd.DataFrame, matrix: Array, env: Env) -> None:
         """Raise where a row's values hang on the other rows, as in ``I(x - x.mean())``.
 
-        Such a term would be another term at prediction, without a word. Seen by building the
-        first rows alone: with memory (`center`, `poly`, ...) they come out the same.
+        Such a term would silently be another one at prediction. Seen by building the first rows
+        alone: terms with a memory (`center`, `poly`, ...) come out the same.
         """
-        few = min(8, len(frame) - 1)
+        few, label = min(8, len(frame) - 1), _LABELS[self.name]
         if few < 1 or not self.uses:
             return
-        advice = (
-            "so it would change with the data at prediction; use center(x), scale(x), ..., or "
-            "compute the column before fitting"
-        )
         try:
-            alone, _ = self.build(name, frame.iloc[:few], env, np.arange(few))
+            alone, _ = self.build(frame.iloc[:few], env, np.arange(few))
         except DesignError as error:
-            raise DesignError(f"{_LABELS[name]} hangs on more than one row, {advice}") from error
-        size = np.abs(matrix).max(axis=0, initial=np.finfo(float).tiny)
-        off = np.any(np.abs(alone - matrix[:few]) > 1e-8 * size, axis=0)
-        if off.any():
-            made = [c for c, is_off in zip(self.columns or (), off, strict=True) if is_off]
             raise DesignError(
-                f"{_LABELS[name]}: {listing(made)} is computed across rows, {advice}"
-            )
-
-
-@dataclass(frozen=True, eq=False)
-class FormulaData:
-    """Arrays that a formula makes of a table; n rows kept, p and q columns without intercepts.
-
-    Attributes
-    ----------
-    y : ndarray of shape (n,) or (n, 2), or None
-        Response; two columns for ``"s + f ~ x"``; None where it was not asked for.
-    y_name : str
-        ``"y"``, or ``"s + f"``.
-    X, Z : ndarray of shape (n, p), (n, q)
-        Designs of the experts and of the gate, never with an intercept column.
-    x_names, z_names : tuple of str
-        Names of their columns.
-    x_intercept, z_intercept : bool
-        Whether the part has an intercept.
-    rows : ndarray of shape (n,), int
-        Positions in the data of the rows kept.
-    n_dropped : int
-        Rows left out for missing values.
-    extra : dict of str to ndarray of shape (n,)
-        ``"weights"``, ``"offset"``, ``"groups"``, those that were given, for the rows kept.
-    """
-
-    y: Array | None
-    y_name: str
-    X: Array
-    x_names: tuple[str, ...]
-    x_intercept: bool
-    Z: Array
-    z_names: tuple[str, ...]
-    z_intercept: bool
-    rows: NDArray[np.intp]
-    n_dropped: int
-    extra: dict[str, NDArray[Any]]
+                f"{label} cannot be evaluated on {few} rows alone: {error}"
+            ) from error
+        plain.refuse_changed(label, alone, matrix, self.columns or ())
 
 
 @dataclass(frozen=True)
 class FormulaSpec:
-    """A fitted formula: builds the same columns of new data, and turns into plain data.
+    """A fitted formula: makes the same columns of new data, and turns into plain data.
+
+    Made by `fit` or `from_state`. Column names are formulaic's: ``C(g)[T.b]``, ``poly(x, 2)[1]``.
 
     Attributes
     ----------
@@ -455,9 +245,17 @@ class FormulaSpec:
     gate : str
         The gate's part as a one-sided formula, ``"~ 1"`` where none was given.
     offset : str or None
-        Column of the offset, where it was given by name; needed again at prediction.
+        Column of the offset, where it was given by name; prediction reads it too.
     needs_offset : bool
         Whether there was an offset at all.
+    y_name : str
+        Name of the response; two columns are joined by ``" + "``.
+    x_names, z_names : tuple of str
+        Names of the p columns of X and the q columns of Z.
+    x_intercept, z_intercept : bool
+        Whether the experts, the gate have an intercept.
+    variables : frozenset of str
+        Columns of the data that prediction needs.
     """
 
     formula: str
@@ -466,40 +264,195 @@ class FormulaSpec:
     needs_offset: bool
     _parts: dict[str, _Part]
     _kinds: dict[str, Kind]
-    _env: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    _env: Env = field(default_factory=dict, compare=False, repr=False)
+    y_name: str = field(init=False)
+    x_names: tuple[str, ...] = field(init=False)
+    z_names: tuple[str, ...] = field(init=False)
+    x_intercept: bool = field(init=False)
+    z_intercept: bool = field(init=False)
+    variables: frozenset[str] = field(init=False)
 
-    @property
-    def y_names(self) -> tuple[str, ...]:
-        """Names of the response columns, one or two."""
-        return self._parts["response"].names
+    def __post_init__(self) -> None:
+        experts, gate = self._parts["experts"], self._parts["gate"]
+        put = partial(object.__setattr__, self)  # frozen: no plain assignment
+        put("y_name", " + ".join(self._parts["response"].names))
+        put("x_names", experts.names)
+        put("z_names", gate.names)
+        put("x_intercept", experts.intercept >= 0)
+        put("z_intercept", gate.intercept >= 0)
+        put("variables", frozenset({*experts.uses, *gate.uses, self.offset} - {None}))
 
-    @property
-    def y_name(self) -> str:
-        """Name of the response; two columns are joined by ``" + "``."""
-        return " + ".join(self.y_names)
+    @classmethod
+    def fit(
+        cls,
+        formula: str,
+        data: Any,
+        gate: str | None = None,
+        *,
+        missing: Missing = "drop",
+        weights: Any = None,
+        offset: Any = None,
+        groups: Any = None,
+        env: Env | None = None,
+    ) -> tuple[FormulaSpec, FormulaData]:
+        """Read a formula and build its arrays.
 
-    @property
-    def x_names(self) -> tuple[str, ...]:
-        """Names of the p columns of X."""
-        return self._parts["experts"].names
+        Parameters
+        ----------
+        formula : str
+            ``"y ~ experts | gate"`` or ``"y ~ experts"``; ``"s + f ~ x"`` has a response of two
+            columns. ``.`` stands for every column but the response and the named extras.
+        data : DataFrame or mapping of columns, n rows
+        gate : str, optional
+            ``"~ z"``: the gate's part, instead of the bar. Neither: constant mixing weights.
+        missing : {"drop", "raise", "none"}
+            Rows with a missing value in any column or array used are left out, refused, or kept
+            with NaN in the parts concerned.
+        weights, offset, groups : str or array_like of shape (n,), optional
+            A column name, or values in the order of the rows.
+        env : mapping, optional
+            Functions and values that the formula names besides columns, ``np`` and formulaic's
+            own (``poly``, ``bs``, ``cr``, ``scale``, ``C``, ...). Callers' frames are not read.
 
-    @property
-    def z_names(self) -> tuple[str, ...]:
-        """Names of the q columns of Z."""
-        return self._parts["gate"].names
+        Returns
+        -------
+        FormulaSpec, FormulaData
 
-    @property
-    def x_intercept(self) -> bool:
-        """Whether the experts have an intercept."""
-        return self._parts["experts"].intercept >= 0
+        Raises
+        ------
+        DesignError
+            A ValueError: the formula cannot be read, names what is not there, or makes values
+            that are not finite or hang on other rows.
+        ValueError, TypeError
+            `data` has no rows or is no table, or an array has another length.
 
-    @property
-    def z_intercept(self) -> bool:
-        """Whether the gate has an intercept."""
-        return self._parts["gate"].intercept >= 0
+        Examples
+        --------
+        >>> table = {"y": [1.0, 2.0, 4.0], "g": ["a", "b", "a"], "z": [0.0, 1.0, 2.0]}
+        >>> spec, arrays = FormulaSpec.fit("y ~ C(g) | z", table)
+        >>> spec.x_names, spec.z_names, arrays.X.tolist()
+        (('C(g)[T.b]',), ('z',), [[0.0], [1.0], [0.0]])
+        """
+        frame, env = plain.as_frame(data), dict(env or {})
+        extra = _extras(frame, weights=weights, offset=offset, groups=groups)
+        special = [value for value in (weights, offset, groups) if isinstance(value, str)]
+        parts = {
+            name: _Part(name, terms, _columns_used(name, terms, frame.columns, env))
+            for name, terms in plain.split(formula, gate, frame.columns, special, _parse).items()
+        }
+        used = plain.pick(frame, _uses(parts.values()), "the formula")
+        table = plain.clean(used, extra, missing)
+        for part in parts.values():
+            plain.check_lookups(_LABELS[part.name], part.terms, table)
+        made = {name: part.design(table, env) for name, part in parts.items()}
+        response = made["response"][1]
+        labels = any(kind == "categorical" for _, kind, _ in response.encoders)
+        if labels or not response.uses or len(response.names) not in (1, 2):
+            raise DesignError(
+                f"the response of {formula!r} makes the columns {listing(response.names)}; "
+                "expected one column of numbers, or two joined by +"
+            )
+        spec = cls(
+            formula=formula,
+            gate=gate or made["gate"][1].text,
+            offset=offset if isinstance(offset, str) else None,
+            needs_offset=offset is not None,
+            _parts={name: part for name, (_, part) in made.items()},
+            _kinds=table.kinds,
+            _env=env,
+        )
+        return spec, spec._assemble({name: matrix for name, (matrix, _) in made.items()}, table)
 
-    @property
-    def variables(self) -> frozenset[str]:
-        """Columns of the data that prediction needs."""
-        used = {*self._parts["experts"].uses, *self._parts["gate"].uses}
-        return frozenset(used if self.offset is None else used | {self.offset})
+    def transform(
+        self,
+        data: Any,
+        *,
+        response: bool = False,
+        missing: Missing = "none",
+        weights: Any = None,
+        offset: Any = None,
+        groups: Any = None,
+    ) -> FormulaData:
+        """Build the same columns of other data: same knots, same levels, same order.
+
+        Parameters
+        ----------
+        data : DataFrame or mapping of columns, n rows
+            Needs the columns in `variables`; more columns and another order do not matter.
+        response : bool
+            Whether to evaluate the response, whose columns then are needed too.
+        missing, weights, groups
+            As in `fit`; weights and groups of the fit are not looked up again.
+        offset : str or array_like of shape (n,), optional
+            The column of the fit where not given.
+
+        Returns
+        -------
+        FormulaData
+
+        Raises
+        ------
+        UnseenLevelError
+            A factor has a level that the fit never saw.
+        DesignError
+            Columns, rows or an offset are not there, or do not hold what they held in the fit.
+        """
+        frame = plain.as_frame(data)
+        offset = self.offset if offset is None else offset
+        if self.needs_offset and offset is None:
+            raise DesignError("the fit had an array as offset=; give offset= for these rows too")
+        extra = _extras(frame, weights=weights, offset=offset, groups=groups)
+        wanted = {n: part for n, part in self._parts.items() if response or n != "response"}
+        used = plain.pick(frame, _uses(wanted.values()), "the model")
+        table = plain.clean(used, extra, missing, self._kinds)
+        made = {name: part.design(table, self._env)[0] for name, part in wanted.items()}
+        return self._assemble(made, table)
+
+    def _assemble(self, made: Mapping[str, Array], table: Clean) -> FormulaData:
+        y = made.get("response")
+        y = y[:, 0] if y is not None and y.shape[1] == 1 else y
+        x = (made["experts"], self.x_names, self.x_intercept)
+        z = (made["gate"], self.z_names, self.z_intercept)
+        return FormulaData(y, self.y_name, *x, *z, table.rows, table.n_dropped, table.extra)
+
+    def to_state(self) -> dict[str, Any]:
+        """Everything but `env`, as dicts, sequences, text and numbers that JSON can hold."""
+        return {
+            "schema": _SCHEMA,
+            "formulaic": formulaic.__version__,
+            **{key: getattr(self, key) for key in _SAVED},
+            "kinds": dict(self._kinds),
+            "parts": [dict(vars(part)) for part in self._parts.values()],
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], env: Env | None = None) -> FormulaSpec:
+        """Rebuild a fitted formula from `to_state`, also after a round trip through JSON.
+
+        A formula is code that `transform` evaluates: do not load models from people you do not
+        trust. `env` must hold what it held in `fit`; DesignError names what it lacks.
+        """
+        if state["schema"] > _SCHEMA:
+            raise DesignError(
+                f"the formula has schema {state['schema']}, newer than {_SCHEMA}; update mixexperts"
+            )
+        parts = {}
+        for saved in state["parts"]:
+            terms = tuple(tuple((expr, how) for expr, how in term) for term in saved["terms"])
+            fixed = {
+                "terms": terms,  # checked again: a file may hold anything
+                "uses": _columns_used(saved["name"], terms, saved["uses"], env or {}),
+                "encoders": tuple((e, kind, levels) for e, kind, levels in saved["encoders"]),
+                "columns": tuple(saved["columns"]),
+            }
+            parts[saved["name"]] = _Part(**{**saved, **fixed})
+        same = {key: state[key] for key in _SAVED}
+        return cls(**same, _parts=parts, _kinds=dict(state["kinds"]), _env=dict(env or {}))
+
+
+def _extras(frame: pd.DataFrame, **given: Any) -> dict[str, pd.Series[Any]]:
+    return {k: plain.extra_column(k, v, frame) for k, v in given.items() if v is not None}
+
+
+def _uses(parts: Iterable[_Part]) -> list[str]:
+    return list(dict.fromkeys(name for part in parts for name in part.uses))

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from mixexperts._archive import saveable
 from mixexperts._batch import Array, Batch, SerialExecutor, Stats, Theta
 from mixexperts.em.accelerate import Accelerator, Anderson
 from mixexperts.em.monitor import Monitor, Status
@@ -35,6 +36,7 @@ class Executor(Protocol):
         """Release what was placed."""
 
 
+@saveable("model")
 @dataclass(frozen=True)
 class Model:
     """A gate, a family of experts, and their penalties (on the scale of the total sum)."""
@@ -115,6 +117,7 @@ class Model:
         return score
 
 
+@saveable("em_result")
 @dataclass(frozen=True)
 class EMResult:
     """What one run of EM came to.
@@ -310,7 +313,7 @@ class _Run:
                 return self.result(point, status)
             following = self.advance(point, here, image, there)
             if following is None:
-                return self.result(point, self.stalled())
+                return self.result(point, self.stalled(point))
             point = following
 
     def stop(self, point: _Point, there: Array) -> Status | None:
@@ -350,8 +353,10 @@ class _Run:
         terms = abs(point.objective) + point.stats["weight"]
         return float(64.0 * np.finfo(float).eps * terms)
 
-    def stalled(self) -> Status:
-        return "monotonicity_lost"
+    def stalled(self, point: _Point) -> Status:
+        """No step rises: at a maximum within rounding that is convergence, elsewhere a fault."""
+        within_rounding = abs(self.monitor.predicted_gain) <= 100.0 * self.slack(point)
+        return "converged" if within_rounding else "monotonicity_lost"
 
     def result(self, point: _Point, status: Status) -> EMResult:
         flags = health(self.model, point.theta, point.stats) if point.ok else ()

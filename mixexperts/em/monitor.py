@@ -54,7 +54,7 @@ class Monitor:
 
     def converged(self) -> bool:
         """Whether the last recorded point is stationary to within ``tol``."""
-        return self.predicted_gain <= self.tol
+        return abs(self.predicted_gain) <= self.tol
 
     def exhausted(self) -> bool:
         """Whether the passes are used up."""

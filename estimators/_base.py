@@ -1,0 +1,504 @@
+"""What every mixture-of-experts estimator does: validate, scale, fit, copy the result."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from mixexperts._batch import Array, Batch
+from mixexperts._registry import resolve
+from mixexperts.em.checkpoint import Checkpoint, fingerprint
+from mixexperts.em.engine import EMResult, Model
+from mixexperts.em.restarts import Restarts, Settings, Start, fit_restarts
+from mixexperts.errors import DegenerateFitWarning, RankDeficientWarning, SeparationWarning
+from mixexperts.estimators import _checks as checks
+from mixexperts.estimators._frame import Frame
+from mixexperts.estimators._starts import make_starts
+from mixexperts.penalties.base import NoPenalty
+
+if TYPE_CHECKING:
+    from mixexperts.predictive import Predictive
+
+# Rows per block of an in-memory fit: the block and its scratch arrays stay in the cache.
+_BLOCK_ROWS = 16384
+# Starts are made from at most this many rows; the runs themselves use all rows.
+_START_ROWS = 20000
+
+
+class BaseMoE(BaseEstimator):  # type: ignore[misc]
+    """Shared machinery of the estimators; parameters are documented in the subclasses."""
+
+    # Declared for the type checker; each subclass assigns them in its __init__.
+    n_experts: int
+    gate: Any
+    expert: Any
+    gate_features: Any
+    expert_features: Any
+    gate_penalty: Any
+    expert_penalty: Any
+    init: Any
+    n_init: int
+    max_iter: int
+    tol: float
+    accelerate: bool
+    backend: str
+    chunk_rows: int | None
+    n_jobs: int | None
+    random_state: Any
+    verbose: int
+    warm_start: bool
+    checkpoint: Any
+
+    # --- fitting ---------------------------------------------------------------------------
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, offset: Any) -> None:
+        settings = self._settings()
+        model = self._model()
+        X, y, weight, offset = self._validate(X, y, sample_weight, offset)
+        self._check_size(y, weight, offset, settings.n_experts)
+        total = float(weight.sum())
+        model = Model(
+            model.gate,
+            model.expert,
+            model.gate_penalty.scaled(total),
+            model.expert_penalty.scaled(total),
+        )
+        names = self._feature_names(X.shape[1])
+        columns = self._columns(X.shape[1])
+        frame = Frame.fit(model, X, y, weight, offset, columns, names)
+        self._warn_about_design(frame, int((weight > 0).sum()))
+        batch = frame.batch(X, y, weight, offset)
+        restarts = self._run(model, frame, batch, settings)
+        self._assign(model, frame, batch, restarts)
+        self._warn_about_fit()
+
+    def _settings(self) -> Settings:
+        n_experts = checks.positive_integer(self.n_experts, "n_experts")
+        checks.positive_integer(self.n_init, "n_init")
+        if self.chunk_rows is not None:
+            checks.positive_integer(self.chunk_rows, "chunk_rows")
+        return Settings(
+            n_experts,
+            checks.positive_integer(self.max_iter, "max_iter"),
+            checks.nonnegative_number(self.tol, "tol"),
+            bool(self.accelerate),
+            self.backend,
+            self._seed(),
+        )
+
+    def _seed(self) -> int:
+        from sklearn.utils import check_random_state
+
+        if isinstance(self.random_state, int | np.integer):
+            return int(self.random_state)
+        if self.random_state is None:
+            return int(np.random.SeedSequence().generate_state(1)[0])
+        return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+
+    def _model(self) -> Model:
+        gate = resolve("gate", self.gate, "gate")
+        expert = resolve("expert", self.expert, "expert")
+        penalties = [
+            NoPenalty() if value is None else resolve("penalty", value, argument)
+            for value, argument in (
+                (self.gate_penalty, "gate_penalty"),
+                (self.expert_penalty, "expert_penalty"),
+            )
+        ]
+        return Model(gate, expert, *penalties)
+
+    def _validate(
+        self, X: Any, y: Any, sample_weight: Any, offset: Any
+    ) -> tuple[Array, Array, Array, Array | None]:
+        checks.numeric_columns(X)
+        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
+        y = y.astype(np.float64, copy=False)
+        weight = checks.sample_weight_array(sample_weight, len(y))
+        return X, y, weight, checks.offset_array(offset, len(y))
+
+    def _check_size(self, y: Array, weight: Array, offset: Array | None, n_experts: int) -> None:
+        used = weight > 0
+        n = int(used.sum())
+        if n_experts > n:
+            raise ValueError(
+                f"n_experts={n_experts} is more than the {n} rows of positive weight "
+                f"(n_samples = {n}); ask for fewer experts or give more rows"
+            )
+        response = (y if offset is None else y - offset)[used]
+        if np.ptp(response) <= 4.0 * np.finfo(float).eps * np.abs(response).max():
+            what = "y" if offset is None else "y - offset"
+            if n == 1:
+                raise ValueError(
+                    "X and y hold 1 sample (n_samples = 1); a mixture of experts needs at least "
+                    "two rows with different y"
+                )
+            raise ValueError(
+                f"{what} is constant (= {response[0]:g}); its likelihood has no maximum. Give a "
+                "response that varies"
+            )
+
+    def _feature_names(self, n_features: int) -> tuple[str, ...]:
+        if hasattr(self, "feature_names_in_"):
+            return tuple(str(name) for name in self.feature_names_in_)
+        return tuple(f"x{j}" for j in range(n_features))
+
+    def _columns(self, n_features: int) -> tuple[Array, Array]:
+        names = None
+        if hasattr(self, "feature_names_in_"):
+            names = tuple(str(name) for name in self.feature_names_in_)
+        experts = checks.feature_columns(
+            self.expert_features, n_features, names, "expert_features"
+        )
+        gate = checks.feature_columns(self.gate_features, n_features, names, "gate_features")
+        if not getattr(resolve("gate", self.gate, "gate"), "uses_features", True):
+            gate = gate[:0]
+        return experts, gate
+
+    def _warn_about_design(self, frame: Frame, n: int) -> None:
+        for room, design in (("experts", frame.expert_map), ("gate", frame.gate_map)):
+            if not design.dependent:
+                continue
+            if n < design.n_columns:
+                reason = f"{n} rows are fewer than the {design.n_columns} columns"
+            else:
+                listed = ", ".join(map(repr, design.dependent[:10]))
+                more = f" and {len(design.dependent) - 10} more" * (len(design.dependent) > 10)
+                reason = (
+                    f"{listed}{more} are constant or linear combinations of the other columns"
+                )
+            warnings.warn(
+                f"the design of the {room} lacks full rank: {reason}; its coefficients are those "
+                "of minimum norm",
+                RankDeficientWarning,
+                stacklevel=4,
+            )
+
+    def _run(self, model: Model, frame: Frame, batch: Batch, settings: Settings) -> Restarts:
+        if self.warm_start and hasattr(self, "theta_") and len(self.mass_) == settings.n_experts:
+            starts = make_starts(self, 1, settings.n_experts, model, frame, batch)
+        else:
+            starts = make_starts(
+                self.init, self.n_init, settings.n_experts, model, frame, batch
+            )
+        blocks = batch.split(self.chunk_rows or _BLOCK_ROWS)
+        settings, checkpoint = self._checkpoint(model, blocks, starts, settings)
+        return fit_restarts(
+            model,
+            blocks,
+            _start_sample(batch, settings.seed),
+            starts,
+            settings,
+            n_jobs=self.n_jobs,
+            verbose=int(self.verbose),
+            checkpoint=checkpoint,
+            log_jacobian=frame.log_jacobian(float(batch.weight.sum())),
+        )
+
+    def _checkpoint(
+        self, model: Model, blocks: Sequence[Batch], starts: Sequence[Start], settings: Settings
+    ) -> tuple[Settings, Checkpoint | None]:
+        if self.checkpoint is None:
+            return settings, None
+        kinds = [(start.kind, start.index) for start in starts]
+        what = (model, kinds, settings.n_experts, settings.max_iter, settings.tol, self.accelerate)
+        seed = None if self.random_state is None else settings.seed
+        checkpoint = Checkpoint(
+            self.checkpoint, fingerprint(blocks, repr((what, seed))), settings.seed
+        )
+        from dataclasses import replace
+
+        return replace(settings, seed=checkpoint.seed), checkpoint
+
+    def _assign(self, model: Model, frame: Frame, batch: Batch, restarts: Restarts) -> None:
+        import pandas as pd
+
+        best = restarts.best
+        order = _canonical_order(model, best, batch)
+        theta = model.permute(best.theta, order)
+        jacobian = frame.log_jacobian(float(batch.weight.sum()))
+        table = pd.DataFrame(restarts.table(jacobian, frame.scale))
+        table.index.name = "start"
+        self.model_ = model
+        self.frame_ = frame
+        self.theta_ = theta
+        for name, values in frame.raw(theta).items():
+            setattr(self, f"{name}_", values)
+        self.mass_ = best.mass[order]
+        self.log_likelihood_ = best.log_likelihood + jacobian
+        self.objective_ = best.objective + jacobian
+        self.history_ = best.history + jacobian
+        self.n_iter_ = best.n_iter
+        self.status_ = best.status
+        self.converged_ = best.status == "converged"
+        self.separated_ = best.separated
+        self.restarts_ = table
+        self.n_parameters_ = model.n_params(theta)
+        self.weight_sum_ = float(batch.weight.sum())
+        # The experts were renumbered: say what is wrong in their final numbers.
+        self.flags_ = _renumber(best.flags, order)
+
+    def _warn_about_fit(self) -> None:
+        if self.status_ == "degenerate":
+            warnings.warn(
+                "no start reached a sound solution; the best one is degenerate: "
+                + "; ".join(self.flags_)
+                + ". Use fewer experts, shared scales, or a penalty",
+                DegenerateFitWarning,
+                stacklevel=4,
+            )
+        elif not self.converged_:
+            reason = {
+                "max_iter": f"max_iter={self.max_iter} passes were not enough; raise max_iter",
+                "diverged": "the parameters left the range of floating-point numbers",
+                "monotonicity_lost": "no step raised the log-likelihood although its gradient is "
+                "not zero; rescale the columns",
+            }[self.status_]
+            warnings.warn(
+                f"the fit did not converge (status {self.status_!r}): {reason}",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        if self.separated_:
+            warnings.warn(
+                "the gate separates the experts perfectly, so that some of its coefficients have "
+                "no finite maximum; they stand where the log-likelihood stopped rising. Their "
+                "signs and the predictions can be used, their sizes cannot. A gate_penalty keeps "
+                "them finite",
+                SeparationWarning,
+                stacklevel=4,
+            )
+
+    # --- saving ----------------------------------------------------------------------------
+
+    def to_state(self) -> dict[str, Any]:
+        """Parameters and fitted attributes, for :meth:`save`."""
+        fitted = {
+            name: value
+            for name, value in vars(self).items()
+            if name.endswith("_") and not name.startswith("_")
+        }
+        return {"params": self.get_params(deep=False), "fitted": fitted}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> BaseMoE:
+        """Inverse of :meth:`to_state`."""
+        est = cls(**state["params"])
+        for name, value in state["fitted"].items():
+            setattr(est, name, value)
+        return est
+
+    def save(self, path: Any) -> None:
+        """Write the fitted estimator to a file that :func:`mixexperts.load` reads.
+
+        The file is a zip of arrays and a JSON header with a schema number; no pickle.
+        """
+        from mixexperts.io import save
+
+        check_is_fitted(self, "theta_")
+        save(self, path)
+
+    # --- prediction ------------------------------------------------------------------------
+
+    def _batch(
+        self, X: Any, y: Any = None, offset: Any = None, sample_weight: Any = None
+    ) -> Batch:
+        """New rows as the engine sees them."""
+        check_is_fitted(self, "theta_")
+        X = self._reordered(X)
+        checks.numeric_columns(X)
+        if y is None:
+            X = validate_data(self, X, dtype=np.float64, reset=False)
+        else:
+            X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, reset=False)
+            y = y.astype(np.float64, copy=False)
+        weight = None
+        if sample_weight is not None:
+            weight = checks.sample_weight_array(sample_weight, len(X))
+        batch: Batch = self.frame_.batch(X, y, weight, checks.offset_array(offset, len(X)))
+        return batch
+
+    def _reordered(self, X: Any) -> Any:
+        """Columns of a DataFrame by name: reordered or extra ones do no harm."""
+        if not (hasattr(X, "columns") and hasattr(self, "feature_names_in_")):
+            return X
+        wanted = list(self.feature_names_in_)
+        missing = [name for name in wanted if name not in X.columns]
+        if missing:
+            # scikit-learn's wording first, so that its users recognise it
+            raise ValueError(
+                "The feature names should match those that were passed during fit. Feature names "
+                f"seen at fit time, yet now missing: {', '.join(map(repr, missing))}"
+            )
+        return X[wanted] if list(X.columns) != wanted else X
+
+    def gate_proba(self, X: Any) -> Array:
+        """Mixing weights given x.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features)
+
+        Returns
+        -------
+        ndarray of shape (n, n_experts)
+            Rows sum to one.
+        """
+        batch = self._batch(X)
+        proba: Array = np.exp(self.model_.gate.log_prob(self.theta_.gate, batch))
+        return proba
+
+    def responsibilities(self, X: Any, y: Any, *, offset: Any = None) -> Array:
+        """Posterior probabilities of the experts given x and y.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features)
+        y : array-like of shape (n,)
+        offset : array-like of shape (n,), optional
+
+        Returns
+        -------
+        ndarray of shape (n, n_experts)
+            Rows sum to one.
+        """
+        joint = self.model_.log_joint(self.theta_, self._batch(X, y, offset))
+        responsibilities: Array = np.exp(joint - np.logaddexp.reduce(joint, axis=1, keepdims=True))
+        return responsibilities
+
+    def predict_experts(self, X: Any, *, offset: Any = None) -> Array:
+        """Mean of each expert, on the scale of y.
+
+        Returns
+        -------
+        ndarray of shape (n, n_experts)
+        """
+        batch = self._batch(X, offset=offset)
+        mean: Array = self.model_.expert.mean(self.theta_.expert, batch)
+        return mean * self.frame_.scale + self.frame_.loc
+
+    def score_samples(self, X: Any, y: Any = None, *, offset: Any = None) -> Array:
+        """Log density ``log p(y | x)`` of each row.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features)
+        y : array-like of shape (n,), optional
+            Responses. Without them the density is taken at the predictive mean.
+        offset : array-like of shape (n,), optional
+
+        Returns
+        -------
+        ndarray of shape (n,)
+        """
+        if y is None:
+            y = self.predictive(X, offset=offset).mean()
+        joint = self.model_.log_joint(self.theta_, self._batch(X, y, offset))
+        density: Array = np.logaddexp.reduce(joint, axis=1) - np.log(self.frame_.scale)
+        return density
+
+    def predictive(self, X: Any, *, offset: Any = None) -> Predictive:
+        """Predictive distribution of y at each row of X.
+
+        Returns
+        -------
+        Predictive
+            With ``mean``, ``var``, ``std``, ``pdf``, ``cdf``, ``ppf``, ``interval``, ``sample``.
+        """
+        from mixexperts.predictive import Predictive
+
+        batch = self._batch(X, offset=offset)
+        return Predictive(
+            self.model_.expert,
+            self.theta_.expert,
+            batch,
+            self.model_.gate.log_prob(self.theta_.gate, batch),
+            loc=self.frame_.loc,
+            scale=self.frame_.scale,
+            index=getattr(X, "index", None),
+        )
+
+    def sample(self, X: Any, *, offset: Any = None, random_state: Any = None) -> Array:
+        """Draw one response for each row of X.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+        """
+        return self.predictive(X, offset=offset).sample(random_state=random_state)
+
+    # --- criteria --------------------------------------------------------------------------
+
+    def _log_likelihood(
+        self, X: Any, y: Any, sample_weight: Any, offset: Any
+    ) -> tuple[float, float]:
+        log_density = self.score_samples(X, y, offset=offset)
+        weight = checks.sample_weight_array(sample_weight, len(log_density))
+        return float(weight @ log_density), float(weight.sum())
+
+    def aic(self, X: Any, y: Any, *, sample_weight: Any = None, offset: Any = None) -> float:
+        """Akaike's criterion on data, ``-2 log-likelihood + 2 n_parameters_``; lower is better."""
+        llf, _ = self._log_likelihood(X, y, sample_weight, offset)
+        return float(-2.0 * llf + 2.0 * self.n_parameters_)
+
+    def bic(self, X: Any, y: Any, *, sample_weight: Any = None, offset: Any = None) -> float:
+        """Schwarz's criterion on data, ``-2 log-likelihood + n_parameters_ log n``.
+
+        n is the sum of the weights; lower is better.
+        """
+        llf, n = self._log_likelihood(X, y, sample_weight, offset)
+        return float(-2.0 * llf + np.log(n) * self.n_parameters_)
+
+    def icl(self, X: Any, y: Any, *, sample_weight: Any = None, offset: Any = None) -> float:
+        """Integrated completed likelihood, BIC plus twice the entropy of the responsibilities.
+
+        Lower is better (McLachlan and Peel 2000, section 6.10.3: ICL-BIC).
+        """
+        resp = self.responsibilities(X, y, offset=offset)
+        weight = checks.sample_weight_array(sample_weight, len(resp))
+        surprise = -resp * np.log(np.where(resp > 0, resp, 1.0))
+        entropy = float(weight @ surprise.sum(axis=1))
+        return self.bic(X, y, sample_weight=sample_weight, offset=offset) + 2.0 * entropy
+
+
+def _start_sample(batch: Batch, seed: int) -> Batch:
+    """The rows that starts are made from: all of them, or a random part of many."""
+    if batch.n_units <= _START_ROWS or batch.unit is not None:
+        return batch
+    from dataclasses import replace
+
+    rng = np.random.default_rng([seed, _START_ROWS])
+    rows = np.sort(rng.choice(batch.n_units, _START_ROWS, replace=False))
+    if not batch.weight[rows].any():
+        return batch
+    return replace(
+        batch,
+        y=batch.y[rows],
+        designs={name: design[rows] for name, design in batch.designs.items()},
+        Z=batch.Z[rows],
+        weight=batch.weight[rows],
+        offset=None if batch.offset is None else batch.offset[rows],
+    )
+
+
+def _canonical_order(model: Model, result: EMResult, batch: Batch) -> Array:
+    """Experts by ascending mean fitted response over the training rows (ties: coefficients)."""
+    centre = batch.row_weight() @ batch.X / batch.row_weight().sum()
+    coef = result.theta.expert["coef"]
+    keys = [*coef.T[::-1], np.round(coef @ centre, 12)]
+    return np.lexsort(keys)
+
+
+def _renumber(flags: tuple[str, ...], order: Array) -> tuple[str, ...]:
+    """Flags that start with 'expert <number>' in the canonical numbering."""
+    renumbered = []
+    for flag in flags:
+        word, number, rest = flag.split(" ", 2)
+        new = int(np.flatnonzero(order == int(number) - 1)[0]) + 1
+        renumbered.append(f"{word} {new} {rest}")
+    return tuple(sorted(renumbered))

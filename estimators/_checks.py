@@ -1,0 +1,142 @@
+"""What a user may pass, checked once at the door."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+import numpy as np
+
+from mixexperts._batch import Array
+
+
+def positive_integer(value: Any, argument: str) -> int:
+    """An integer >= 1; booleans are none."""
+    if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{argument} must be a positive integer, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{argument} must be a positive integer, got {value!r}")
+    return int(value)
+
+
+def nonnegative_number(value: Any, argument: str) -> float:
+    """A finite real number >= 0."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{argument} must be a number >= 0, got {value!r}")
+    if not (np.isfinite(value) and value >= 0):
+        raise ValueError(f"{argument} must be a finite number >= 0, got {value!r}")
+    return float(value)
+
+
+def sample_weight_array(sample_weight: Any, n: int) -> Array:
+    """Weights as float64 (n,): None gives ones, a number that number n times."""
+    if sample_weight is None:
+        return np.ones(n)
+    if isinstance(sample_weight, numbers.Number):
+        weight = np.full(n, float(sample_weight))  # type: ignore[arg-type]
+    else:
+        weight = np.asarray(sample_weight, dtype=np.float64)
+    if weight.ndim != 1:
+        raise ValueError(
+            f"sample_weight must be one-dimensional, got shape {weight.shape}; "
+            "Sample weights must be 1D array or scalar"
+        )
+    if len(weight) != n:
+        raise ValueError(f"sample_weight has {len(weight)} entries but X has {n} rows")
+    if not np.isfinite(weight).all():
+        raise ValueError("sample_weight contains NaN or infinity; give finite weights >= 0")
+    if (weight < 0).any():
+        row = int(np.flatnonzero(weight < 0)[0])
+        raise ValueError(
+            f"sample_weight must not be negative, got {weight[row]:g} in row {row}"
+        )
+    if not weight.any():
+        raise ValueError("sample_weight is zero in every row; give at least one positive weight")
+    return weight
+
+
+def offset_array(offset: Any, n: int) -> Array | None:
+    """Offset as float64 (n,), or None."""
+    if offset is None:
+        return None
+    values = np.asarray(offset, dtype=np.float64)
+    if values.shape != (n,):
+        raise ValueError(f"offset must have shape ({n},), one entry per row, got {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("offset contains NaN or infinity; give finite numbers")
+    return values
+
+
+def numeric_columns(X: Any, argument: str = "X") -> None:
+    """Refuse a DataFrame with text columns by name; arrays are left to scikit-learn."""
+    if not hasattr(X, "dtypes") or not hasattr(X, "columns"):
+        return
+    import pandas as pd
+
+    if not isinstance(X, pd.DataFrame):
+        return
+    text = [
+        str(name)
+        for name, dtype in X.dtypes.items()
+        if not (pd.api.types.is_numeric_dtype(dtype) or dtype == object)
+        or (dtype == object and X[name].map(lambda v: isinstance(v, str)).any())
+    ]
+    if text:
+        raise ValueError(
+            f"{argument} has columns that are not numeric: {', '.join(map(repr, text))}; encode "
+            "them as numbers, or use mixexperts.moe with a formula such as 'y ~ x + C(group)'"
+        )
+
+
+def feature_columns(
+    features: Any, n_features: int, names: tuple[str, ...] | None, argument: str
+) -> Array:
+    """Indices of the columns that ``features`` selects.
+
+    ``features`` is None (all), a column name or index, a list of either, a slice, or a
+    boolean mask over the columns.
+    """
+    if features is None:
+        return np.arange(n_features)
+    if isinstance(features, slice):
+        return np.arange(n_features)[features]
+    if isinstance(features, str | numbers.Integral) and not isinstance(features, bool):
+        features = [features]
+    values = np.asarray(features)
+    if values.ndim != 1:
+        raise TypeError(
+            f"{argument} must be a list of column names or indices, a slice, a boolean mask or "
+            f"None, got {features!r}"
+        )
+    if values.dtype == bool:
+        if len(values) != n_features:
+            raise ValueError(
+                f"{argument} is a mask of {len(values)} entries, but X has {n_features} columns"
+            )
+        return np.flatnonzero(values)
+    return np.array(
+        [_column(item, n_features, names, argument) for item in features], dtype=np.int64
+    )
+
+
+def _column(item: Any, n_features: int, names: tuple[str, ...] | None, argument: str) -> int:
+    if isinstance(item, str):
+        if names is None:
+            raise ValueError(
+                f"{argument} names the column {item!r}, but X has no column names; "
+                "pass a DataFrame or use indices"
+            )
+        if item not in names:
+            raise ValueError(
+                f"{argument} names the column {item!r}, which X lacks; its columns are "
+                + ", ".join(map(repr, names))
+            )
+        return names.index(item)
+    if not isinstance(item, numbers.Integral) or isinstance(item, bool):
+        raise TypeError(f"{argument} must hold column names or indices, got {item!r}")
+    if not -n_features <= int(item) < n_features:
+        raise ValueError(
+            f"{argument} asks for column {item}, but X has {n_features} columns (0 to "
+            f"{n_features - 1})"
+        )
+    return int(item) % n_features

@@ -1,0 +1,134 @@
+"""Between the user's columns and the engine's: centring, scaling, and the way back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mixexperts._archive import saveable
+from mixexperts._batch import Array, Batch, Theta, weighted_mean
+from mixexperts._design import DesignMap
+from mixexperts.em.engine import Model
+from mixexperts.gates.softmax import Constant
+
+
+@saveable("frame")
+@dataclass(frozen=True)
+class Frame:
+    """How raw features and responses become a :class:`Batch`, and parameters come back.
+
+    Attributes
+    ----------
+    expert_columns, gate_columns : ndarray of int
+        Columns of X that the experts and the gate see.
+    expert_map, gate_map : DesignMap
+        Centring, scaling and expansion of those columns.
+    loc, scale : float
+        The engine sees the response as ``(y - loc) / scale``.
+    """
+
+    expert_columns: Array
+    gate_columns: Array
+    expert_map: DesignMap
+    gate_map: DesignMap
+    loc: float
+    scale: float
+
+    @classmethod
+    def fit(
+        cls,
+        model: Model,
+        X: Array,
+        y: Array,
+        weight: Array,
+        offset: Array | None,
+        columns: tuple[Array, Array],
+        names: tuple[str, ...],
+    ) -> Frame:
+        """Learn centres, scales and bases from the rows of positive weight."""
+        expert_columns, gate_columns = columns
+        used = weight > 0
+        X, y, weight = X[used], y[used], weight[used]
+        maps = []
+        for room, penalty, take in (
+            (model.expert, model.expert_penalty, expert_columns),
+            (model.gate, model.gate_penalty, gate_columns),
+        ):
+            maps.append(
+                DesignMap.fit(
+                    X[:, take],
+                    weight,
+                    tuple(names[j] for j in take),
+                    degree=getattr(room, "degree", 1),
+                    intercept=room.fit_intercept and getattr(room, "uses_features", True),
+                    orthogonalize=penalty.is_null,
+                )
+            )
+        loc, scale = 0.0, 1.0
+        if model.expert.affine_response:
+            response = y if offset is None else y - offset[used]
+            # Without an intercept a shift of y is not a shift of the model.
+            loc = float(weighted_mean(response, weight)) if model.expert.fit_intercept else 0.0
+            centre = weighted_mean(response, weight)
+            scale = math.sqrt(weight @ (response - centre) ** 2 / weight.sum())
+        return cls(expert_columns, gate_columns, maps[0], maps[1], loc, scale)
+
+    def batch(
+        self, X: Array, y: Array | None, weight: Array | None, offset: Array | None
+    ) -> Batch:
+        """The engine's view of rows; without y the response is a placeholder."""
+        n = X.shape[0]
+        return Batch(
+            y=np.zeros(n) if y is None else self.response(y),
+            designs={"mean": self.expert_map.transform(X[:, self.expert_columns])},
+            Z=self.gate_map.transform(X[:, self.gate_columns]),
+            weight=np.ones(n) if weight is None else weight,
+            offset=None if offset is None else offset / self.scale,
+        )
+
+    def response(self, y: Array) -> Array:
+        """Response on the engine's scale."""
+        scaled: Array = (y - self.loc) / self.scale
+        return scaled
+
+    def log_jacobian(self, total_weight: float) -> float:
+        """What the scaling of y adds to a log-likelihood over that much weight."""
+        return -total_weight * math.log(self.scale)
+
+    def raw(self, theta: Theta) -> dict[str, Array]:
+        """Parameters on the scale of the user's columns.
+
+        Keys ``intercept`` (K,), ``coef`` (K, J), ``scale`` (K,), ``gate_intercept`` (K,) and
+        ``gate_coef`` (K, q).
+        """
+        intercept, coef = self.expert_map.raw_coefficients(theta.expert["coef"])
+        if "log_weight" in theta.gate:
+            log_weight = theta.gate["log_weight"]
+            gate_intercept, gate_coef = log_weight - log_weight[-1], np.zeros((len(log_weight), 0))
+        else:
+            gate_intercept, gate_coef = self.gate_map.raw_coefficients(theta.gate["coef"])
+        if self.expert_map.intercept:
+            intercept = intercept * self.scale + self.loc
+        return {
+            "intercept": intercept,
+            "coef": coef * self.scale,
+            "scale": theta.expert["scale"] * self.scale,
+            "gate_intercept": gate_intercept,
+            "gate_coef": gate_coef,
+        }
+
+    def engine(self, model: Model, raw: dict[str, Array]) -> Theta:
+        """Parameters on the engine's scale, the inverse of :meth:`raw`."""
+        intercept = (raw["intercept"] - self.loc) / self.scale
+        expert: dict[str, Any] = {
+            "coef": self.expert_map.engine_coefficients(intercept, raw["coef"] / self.scale),
+            "scale": raw["scale"] / self.scale,
+        }
+        if isinstance(model.gate, Constant):
+            log_weight = raw["gate_intercept"] - np.logaddexp.reduce(raw["gate_intercept"])
+            return Theta({"log_weight": log_weight}, expert)
+        gate = self.gate_map.engine_coefficients(raw["gate_intercept"], raw["gate_coef"])
+        return Theta({"coef": gate - gate[-1]}, expert)

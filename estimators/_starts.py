@@ -1,0 +1,153 @@
+"""What ``init`` may be, turned into starts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mixexperts._batch import Array, Batch, Theta
+from mixexperts.em.engine import Model
+from mixexperts.em.init import AUTO, KINDS, keyed_rng, theta_from_responsibilities
+from mixexperts.em.restarts import Start
+from mixexperts.estimators._frame import Frame
+
+_PARAMETERS = ("intercept", "coef", "scale", "gate_intercept", "gate_coef")
+
+
+def make_starts(
+    init: Any, n_init: int, n_experts: int, model: Model, frame: Frame, batch: Batch
+) -> tuple[Start, ...]:
+    """Starts of a fit.
+
+    A name gives ``n_init`` starts of that kind (``"auto"``: of all kinds in turn); labels,
+    responsibilities, parameters or a fitted model give one; a list of those gives all.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If ``init`` is none of these, or does not fit the data.
+    """
+    if isinstance(init, str):
+        return _named(init, n_init, n_experts)
+    if isinstance(init, list | tuple) and any(_is_start(item) for item in init):
+        starts: list[Start] = []
+        for item in init:
+            starts += make_starts(item, n_init, n_experts, model, frame, batch)
+        return tuple(starts)
+    if isinstance(init, dict):
+        return (Start("parameters", theta=_from_parameters(init, n_experts, model, frame)),)
+    if hasattr(init, "estimator"):
+        init = init.estimator
+    if hasattr(init, "fit") and hasattr(init, "get_params"):
+        return (_from_estimator(init, n_experts, model, frame),)
+    return (Start("labels", theta=_from_rows(init, n_experts, model, batch)),)
+
+
+def _is_start(item: Any) -> bool:
+    return isinstance(item, str | dict | np.ndarray) or hasattr(item, "get_params")
+
+
+def _named(init: str, n_init: int, n_experts: int) -> tuple[Start, ...]:
+    if init != "auto" and init not in KINDS:
+        known = ", ".join(repr(name) for name in ("auto", *KINDS))
+        raise ValueError(
+            f"init={init!r} is not known; known names: {known} (or labels, responsibilities, "
+            "parameters, a fitted model, or a list of these)"
+        )
+    if n_experts == 1:
+        return (Start("single"),)
+    kinds = AUTO if init == "auto" else (init,)
+    return tuple(Start(kinds[i % len(kinds)], i // len(kinds)) for i in range(n_init))
+
+
+def _from_rows(init: Any, n_experts: int, model: Model, batch: Batch) -> Theta:
+    try:
+        values = np.asarray(init)
+    except ValueError as error:
+        raise TypeError(f"init cannot be read as labels or responsibilities: {error}") from error
+    if values.dtype == object or values.ndim not in (1, 2):
+        raise TypeError(
+            "init must be a name, labels (n,), responsibilities (n, K), a dict of parameters, "
+            f"a fitted model, or a list of these; got {type(init).__name__}"
+        )
+    if len(values) != batch.n_units:
+        raise ValueError(f"init has {len(values)} rows but X has {batch.n_units}")
+    resp = _labels(values, n_experts) if values.ndim == 1 else _responsibilities(values, n_experts)
+    return theta_from_responsibilities(model, batch, resp, keyed_rng(0, "labels", 0))
+
+
+def _labels(values: Array, n_experts: int) -> Array:
+    levels, codes = np.unique(values, return_inverse=True)
+    if len(levels) != n_experts:
+        raise ValueError(
+            f"init holds {len(levels)} different labels, but n_experts={n_experts}; give as many "
+            "labels as experts"
+        )
+    return np.eye(n_experts)[codes]
+
+
+def _responsibilities(values: Array, n_experts: int) -> Array:
+    if values.shape[1] != n_experts:
+        raise ValueError(
+            f"init has {values.shape[1]} columns of responsibilities, but n_experts={n_experts}"
+        )
+    resp = values.astype(np.float64)
+    if not np.isfinite(resp).all() or (resp < 0).any():
+        raise ValueError("init holds responsibilities that are negative, NaN or infinite")
+    if not np.abs(resp.sum(axis=1) - 1.0).max() < 1e-6:
+        raise ValueError("init holds responsibilities whose rows do not sum to one")
+    return resp
+
+
+def _from_parameters(init: dict[str, Any], n_experts: int, model: Model, frame: Frame) -> Theta:
+    n_coef, n_gate = len(frame.expert_map.powers), len(frame.gate_map.powers)
+    shapes = {
+        "intercept": (n_experts,),
+        "coef": (n_experts, n_coef),
+        "scale": (n_experts,),
+        "gate_intercept": (n_experts,),
+        "gate_coef": (n_experts, n_gate),
+    }
+    unknown = sorted(set(init) - set(_PARAMETERS))
+    missing = [name for name in ("intercept", "coef", "scale") if name not in init]
+    if unknown or missing:
+        raise ValueError(
+            f"init is a dict of parameters with unknown keys {unknown} and missing keys {missing};"
+            f" it takes {', '.join(_PARAMETERS)} (the gate's may be left out)"
+        )
+    raw = {name: np.zeros(shape) for name, shape in shapes.items()}
+    for name, value in init.items():
+        array = np.asarray(value, dtype=np.float64)
+        if array.shape != shapes[name] or not np.isfinite(array).all():
+            raise ValueError(
+                f"init[{name!r}] must be a finite array of shape {shapes[name]}, got shape "
+                f"{array.shape}"
+            )
+        raw[name] = array
+    if not (raw["scale"] > 0).all():
+        raise ValueError("init['scale'] must be positive")
+    return frame.engine(model, raw)
+
+
+def _from_estimator(est: Any, n_experts: int, model: Model, frame: Frame) -> Start:
+    if not hasattr(est, "theta_"):
+        raise ValueError("init is a model that is not fitted; fit it first")
+    own = len(est.scale_)
+    if own > n_experts:
+        raise ValueError(
+            f"init is a model of {own} experts, more than n_experts={n_experts}; start from a "
+            "model with at most as many"
+        )
+    raw = {name: getattr(est, f"{name}_") for name in _PARAMETERS}
+    n_coef, n_gate = len(frame.expert_map.powers), len(frame.gate_map.powers)
+    if raw["coef"].shape[1] != n_coef:
+        raise ValueError(
+            f"init is a model whose experts have {raw['coef'].shape[1]} coefficients, but this "
+            f"one's have {n_coef}; start from a model with the same terms"
+        )
+    if raw["gate_coef"].shape[1] != n_gate:
+        # A model with another gate still tells where the experts are.
+        raw["gate_coef"] = np.zeros((own, n_gate))
+    kind = "split" if own < n_experts else "model"
+    return Start(kind, theta=frame.engine(model, raw))

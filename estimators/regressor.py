@@ -1,0 +1,245 @@
+"""Mixture-of-experts regression."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import RegressorMixin
+
+from mixexperts._archive import saveable
+from mixexperts._batch import Array
+from mixexperts.estimators._base import BaseMoE
+
+
+@saveable("MoERegressor")
+class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
+    r"""Mixture-of-experts regression fitted by maximum likelihood.
+
+    .. math:: p(y \mid x) = \sum_{k=1}^K g_k(x)\, f_k(y \mid x)
+
+    with mixing weights :math:`g_k` from a gate and densities :math:`f_k` from experts, fitted
+    by EM from several starts.
+
+    Parameters
+    ----------
+    n_experts : int, default=2
+        Number of experts K.
+    gate : str or Gate, default="softmax"
+        ``"softmax"`` (weights depend on x), ``"constant"`` (a finite mixture of regressions),
+        or an instance from :mod:`mixexperts.gates`.
+    expert : str or Expert, default="gaussian"
+        Family of the experts, a name or an instance from :mod:`mixexperts.experts` such as
+        ``Gaussian(degree=2)``.
+    gate_features, expert_features : list of str or int, slice, mask or None, default=None
+        Columns that the gate and the experts see; None means all.
+    init : str, array-like, dict, estimator or list of these, default="auto"
+        Where EM starts. Names: ``"kmeans"`` (on x and y), ``"residual"`` (quantiles of the
+        residuals of one expert), ``"random"`` (random cells of the (x, y) space),
+        ``"elemental"`` (experts fitted to a few rows each), ``"small_em"`` (the best of many
+        short runs), ``"split"`` (grown from one expert by splitting the worst explained), and
+        ``"auto"``, which takes all kinds in turn. Or labels (n,), responsibilities (n, K), a
+        dict of parameters (``intercept``, ``coef``, ``scale`` and, optionally,
+        ``gate_intercept``, ``gate_coef``), a fitted model of at most K experts (its worst
+        explained are split), or a list of these.
+    n_init : int, default=10
+        Number of starts.
+    max_iter : int, default=1000
+        Largest number of passes over the data per start.
+    tol : float, default=1e-8
+        A start has converged when the next EM step is predicted to gain no more than this, in
+        units of log-likelihood (the gradient times the step, so the rule does not depend on
+        how slowly EM moves).
+    accelerate : bool, default=True
+        Anderson acceleration, guarded so that the log-likelihood never falls.
+    backend : {"auto", "numpy"}, default="auto"
+        Kernels that do the work.
+    chunk_rows : int or None, default=None
+        Rows per block of a pass; None chooses. The result does not depend on it.
+    n_jobs : int or None, default=None
+        Starts run in parallel, as in joblib.
+    random_state : int, RandomState instance or None, default=None
+        Seed of the starts.
+    verbose : int, default=0
+        1 shows a progress bar with the best log-likelihood so far, 2 also a line per start.
+    warm_start : bool, default=False
+        Start from the previous fit alone, if there is one with the same number of experts.
+    checkpoint : path-like or None, default=None
+        File that keeps finished starts and the running one's parameters. An interrupted fit
+        goes on from it when fitted again with the same data and settings.
+    gate_penalty, expert_penalty : Penalty, str or None, default=None
+        For instance ``mixexperts.penalties.Ridge(1e-3)``, on the coefficients of the
+        standardised columns; intercepts and scales are never penalised.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (n_experts, n_terms)
+        Coefficients of the experts on the scale of X and y as given. With ``degree > 1`` the
+        terms are all monomials; ``expert_terms_`` names them.
+    intercept_, scale_ : ndarray of shape (n_experts,)
+        Intercepts and standard deviations, on the scale of y.
+    gate_coef_ : ndarray of shape (n_experts, n_gate_features)
+        Coefficients of the gate; the last row is zero (reference).
+    gate_intercept_ : ndarray of shape (n_experts,)
+    log_likelihood_, objective_ : float
+        Log-likelihood, and the same less the penalties; sums over rows.
+    history_ : ndarray
+        Objective after each accepted pass of the best start; it never falls.
+    n_iter_ : int
+        Passes of the best start.
+    status_ : str
+        ``converged``, ``max_iter``, ``degenerate``, ``diverged`` or ``monotonicity_lost``.
+    converged_, separated_ : bool
+        Whether ``status_`` is ``converged``; whether the gate separates the experts perfectly.
+    flags_ : tuple of str
+        What is degenerate, in words.
+    mass_ : ndarray of shape (n_experts,)
+        Effective rows of each expert.
+    restarts_ : DataFrame
+        One row per start: ``init``, ``log_likelihood``, ``objective``, ``status``, ``n_iter``,
+        ``min_share``, ``min_scale``, ``flag``, ``reached_best``.
+    n_parameters_ : int
+        Number of free parameters.
+    weight_sum_ : float
+        Sum of the weights, the n of BIC.
+    expert_terms_, gate_terms_ : tuple of str
+        Names of the columns of ``coef_`` and ``gate_coef_``.
+    n_features_in_, feature_names_in_
+        As in scikit-learn.
+
+    Notes
+    -----
+    Experts are ordered by their mean fitted response over the training rows, lowest first.
+
+    With a free scale per expert the likelihood is unbounded: an expert can collapse on a few
+    rows. A solution with an expert on fewer effective rows than its parameters + 1, or with
+    a scale at the floor of ``Gaussian.scale_floor`` times the standard deviation of y, is
+    flagged ``degenerate`` and never preferred to a sound one.
+
+    References
+    ----------
+    Jacobs, R. A., Jordan, M. I., Nowlan, S. J. and Hinton, G. E. (1991). Adaptive mixtures of
+    local experts. Neural Computation 3, 79-87.
+    Dempster, A. P., Laird, N. M. and Rubin, D. B. (1977). Maximum likelihood from incomplete
+    data via the EM algorithm. Journal of the Royal Statistical Society B 39, 1-38.
+
+    Examples
+    --------
+    >>> import mixexperts as mx
+    >>> df = mx.datasets.load_tonedata()
+    >>> est = mx.MoERegressor(n_experts=2, gate="constant", random_state=0)
+    >>> est.fit(df[["stretchratio"]], df["tuned"]).log_likelihood_.round(3)
+    np.float64(141.198)
+    >>> est.coef_.round(2)
+    array([[0.04],
+           [0.99]])
+    """
+
+    def __init__(
+        self,
+        n_experts: int = 2,
+        *,
+        gate: Any = "softmax",
+        expert: Any = "gaussian",
+        gate_features: Any = None,
+        expert_features: Any = None,
+        init: Any = "auto",
+        n_init: int = 10,
+        max_iter: int = 1000,
+        tol: float = 1e-8,
+        accelerate: bool = True,
+        backend: str = "auto",
+        chunk_rows: int | None = None,
+        n_jobs: int | None = None,
+        random_state: Any = None,
+        verbose: int = 0,
+        warm_start: bool = False,
+        checkpoint: Any = None,
+        gate_penalty: Any = None,
+        expert_penalty: Any = None,
+    ) -> None:
+        self.n_experts = n_experts
+        self.gate = gate
+        self.expert = expert
+        self.gate_features = gate_features
+        self.expert_features = expert_features
+        self.init = init
+        self.n_init = n_init
+        self.max_iter = max_iter
+        self.tol = tol
+        self.accelerate = accelerate
+        self.backend = backend
+        self.chunk_rows = chunk_rows
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.checkpoint = checkpoint
+        self.gate_penalty = gate_penalty
+        self.expert_penalty = expert_penalty
+
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, *, offset: Any = None
+    ) -> MoERegressor:
+        """Fit the mixture.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n, n_features)
+            Features, numeric and finite.
+        y : array-like of shape (n,)
+            Response, finite.
+        sample_weight : array-like of shape (n,), optional
+            Case weights >= 0: a row of weight 2 counts as the row twice.
+        offset : array-like of shape (n,), optional
+            Known part of every expert's mean, in units of y.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument or the data cannot be used; the message names it.
+
+        Warns
+        -----
+        RankDeficientWarning
+            If a design lacks full rank; names the columns.
+        DegenerateFitWarning, ConvergenceWarning, SeparationWarning
+            If the best solution is degenerate, not converged, or its gate is separated.
+        """
+        self._fit(X, y, sample_weight, offset)
+        return self
+
+    def predict(self, X: Any, *, offset: Any = None) -> Array:
+        """Mean of y given x, the experts' means weighted by the gate.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n, n_features)
+            A DataFrame's columns are matched by name.
+        offset : array-like of shape (n,), optional
+
+        Returns
+        -------
+        ndarray of shape (n,)
+        """
+        batch = self._batch(X, offset=offset)
+        proba = np.exp(self.model_.gate.log_prob(self.theta_.gate, batch))
+        mean = np.einsum("ik,ik->i", proba, self.model_.expert.mean(self.theta_.expert, batch))
+        predicted: Array = mean * self.frame_.scale + self.frame_.loc
+        return predicted
+
+    @property
+    def expert_terms_(self) -> tuple[str, ...]:
+        """Names of the columns of ``coef_``."""
+        terms: tuple[str, ...] = self.frame_.expert_map.column_names()
+        return terms
+
+    @property
+    def gate_terms_(self) -> tuple[str, ...]:
+        """Names of the columns of ``gate_coef_``."""
+        terms: tuple[str, ...] = self.frame_.gate_map.column_names()
+        return terms

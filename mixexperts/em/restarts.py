@@ -1,0 +1,255 @@
+"""Many starts, the best sound solution, and a report of them all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mixexperts._batch import Array, Batch, Theta
+from mixexperts.em.checkpoint import Checkpoint
+from mixexperts.em.engine import EMResult, Model, fit_em
+from mixexperts.em.init import (
+    initial_theta,
+    keyed_rng,
+    split_worst,
+    theta_from_responsibilities,
+)
+from mixexperts.em.monitor import Monitor
+
+#: Two starts reached the same optimum if their objectives differ by less than this, in units
+#: of log-likelihood.
+SAME_OPTIMUM = 1e-3
+
+
+@dataclass(frozen=True)
+class Start:
+    """One start: a kind drawn by its index, responsibilities, or parameters."""
+
+    kind: str
+    index: int = 0
+    responsibilities: Array | None = None
+    theta: Theta | None = None
+
+    def parameters(self, model: Model, batch: Batch, n_experts: int, seed: int) -> Theta:
+        """Starting parameters with ``n_experts`` experts."""
+        rng = keyed_rng(seed, self.kind, self.index)
+        if self.responsibilities is not None:
+            return theta_from_responsibilities(model, batch, self.responsibilities, rng)
+        if self.theta is None:
+            return initial_theta(model, batch, n_experts, self.kind, rng)
+        theta = self.theta
+        while len(next(iter(theta.expert.values()))) < n_experts:
+            theta = split_worst(model, batch, theta, rng)
+        return theta
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all starts of a fit share."""
+
+    n_experts: int
+    max_iter: int
+    tol: float
+    accelerate: bool
+    backend: str
+    seed: int
+
+
+def run_start(
+    model: Model,
+    blocks: Sequence[Batch],
+    sample: Batch,
+    start: Start,
+    settings: Settings,
+    *,
+    resume: Theta | None = None,
+    callback: Any = None,
+) -> EMResult:
+    """Run one start to its end; ``sample`` is the block of rows that starts are made from."""
+    theta = resume or start.parameters(model, sample, settings.n_experts, settings.seed)
+    return fit_em(
+        model,
+        blocks,
+        theta,
+        monitor=Monitor(settings.max_iter, settings.tol, callback),
+        backend=settings.backend,
+        accelerate=settings.accelerate,
+    )
+
+
+@dataclass(frozen=True)
+class Restarts:
+    """Results of all starts, in the order of the starts."""
+
+    starts: tuple[Start, ...]
+    results: tuple[EMResult, ...]
+
+    @property
+    def best_index(self) -> int:
+        """The sound start of the highest objective; the first of them if several tie."""
+        rank = [(result.sound, result.objective) for result in self.results]
+        return max(range(len(rank)), key=lambda i: (*rank[i], -i))
+
+    @property
+    def best(self) -> EMResult:
+        """Result of the best start."""
+        return self.results[self.best_index]
+
+    def table(self, log_jacobian: float, response_scale: float) -> dict[str, list[Any]]:
+        """One entry per start and column, on the scale of the response as given."""
+        best = self.best
+        columns: dict[str, list[Any]] = {
+            name: []
+            for name in (
+                "init", "log_likelihood", "objective", "status", "n_iter",
+                "min_share", "min_scale", "flag", "reached_best",
+            )
+        }  # fmt: skip
+        for start, result in zip(self.starts, self.results, strict=True):
+            scale = result.theta.expert.get("scale")
+            row = (
+                start.kind,
+                result.log_likelihood + log_jacobian,
+                result.objective + log_jacobian,
+                result.status,
+                result.n_iter,
+                float(result.mass.min() / result.mass.sum()),
+                float("nan") if scale is None else float(scale.min() * response_scale),
+                "; ".join(result.flags),
+                result.sound == best.sound and result.objective >= best.objective - SAME_OPTIMUM,
+            )
+            for name, value in zip(columns, row, strict=True):
+                columns[name].append(value)
+        return columns
+
+
+def fit_restarts(
+    model: Model,
+    blocks: Sequence[Batch],
+    sample: Batch,
+    starts: Sequence[Start],
+    settings: Settings,
+    *,
+    n_jobs: int | None = None,
+    verbose: int = 0,
+    checkpoint: Checkpoint | None = None,
+    log_jacobian: float = 0.0,
+) -> Restarts:
+    """Run all starts and keep every result.
+
+    With a checkpoint, an interrupt (``KeyboardInterrupt``) writes what is done and where the
+    running start stands before it is passed on.
+    """
+    done: dict[int, EMResult] = dict(checkpoint.done) if checkpoint else {}
+    todo = [i for i in range(len(starts)) if i not in done]
+    with _Progress(len(starts), verbose, log_jacobian) as progress:
+        for i, result in done.items():
+            progress.show(starts[i], result)
+        try:
+            for i, result in _run(model, blocks, sample, starts, settings, todo, n_jobs, checkpoint):
+                done[i] = result
+                progress.show(starts[i], result)
+                if checkpoint:
+                    checkpoint.finish(i, result)
+        except KeyboardInterrupt:
+            if checkpoint:
+                checkpoint.write()
+            raise
+    return Restarts(tuple(starts), tuple(done[i] for i in range(len(starts))))
+
+
+def _run(
+    model: Model,
+    blocks: Sequence[Batch],
+    sample: Batch,
+    starts: Sequence[Start],
+    settings: Settings,
+    todo: Sequence[int],
+    n_jobs: int | None,
+    checkpoint: Checkpoint | None,
+) -> Iterator[tuple[int, EMResult]]:
+    from joblib import Parallel, delayed, effective_n_jobs
+    from threadpoolctl import threadpool_limits
+
+    if len(todo) > 1 and effective_n_jobs(n_jobs) > 1:
+        # Workers of joblib limit their own BLAS threads.
+        tasks = (
+            delayed(_indexed)(i, model, blocks, sample, starts[i], settings) for i in todo
+        )
+        yield from Parallel(n_jobs=n_jobs, return_as="generator_unordered")(tasks)
+        return
+    # Blocks are too thin for the threads of BLAS to pay: waking them costs more than the product.
+    with threadpool_limits(1, user_api="blas"):
+        for i in todo:
+            resume, callback = None, None
+            if checkpoint:
+                resume = checkpoint.running.get(i)
+                callback = _Reporter(checkpoint, i)
+            yield i, run_start(
+                model, blocks, sample, starts[i], settings, resume=resume, callback=callback
+            )
+
+
+def _indexed(
+    index: int, model: Model, blocks: Any, sample: Batch, start: Start, settings: Settings
+) -> tuple[int, EMResult]:
+    return index, run_start(model, blocks, sample, start, settings)
+
+
+@dataclass
+class _Reporter:
+    """Tells the checkpoint where a run stands."""
+
+    checkpoint: Checkpoint
+    index: int
+
+    def __call__(self, theta: Theta, objective: float, n_iter: int) -> None:
+        self.checkpoint.advance(self.index, theta)
+
+
+class _Progress:
+    """Progress bar over starts, with the best log-likelihood so far."""
+
+    def __init__(self, total: int, verbose: int, log_jacobian: float) -> None:
+        self.verbose = verbose
+        self.log_jacobian = log_jacobian
+        self.best = (False, -np.inf)
+        self.times = 0
+        self.total = total
+        self.bar: Any = None
+
+    def __enter__(self) -> _Progress:
+        if self.verbose:
+            from tqdm.auto import tqdm
+
+            self.bar = tqdm(total=self.total, desc="starts", unit="start")
+        return self
+
+    def show(self, start: Start, result: EMResult) -> None:
+        if self.bar is None:
+            return
+        rank = (result.sound, result.objective)
+        if rank[0] == self.best[0] and abs(rank[1] - self.best[1]) < SAME_OPTIMUM:
+            self.times += 1
+        elif rank > self.best:
+            self.times = 1
+        self.best = max(self.best, rank)
+        log_likelihood = self.best[1] + self.log_jacobian
+        self.bar.set_postfix_str(
+            f"best log-likelihood {log_likelihood:.4f}"
+            + ("" if self.best[0] else " (degenerate)")
+            + f", reached {self.times}x"
+        )
+        if self.verbose > 1:
+            value = result.objective + self.log_jacobian
+            self.bar.write(
+                f"  {start.kind:<10} {value:14.4f}  {result.status} in {result.n_iter} passes"
+            )
+        self.bar.update()
+
+    def __exit__(self, *exception: object) -> None:
+        if self.bar is not None:
+            self.bar.close()

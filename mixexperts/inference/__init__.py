@@ -1,0 +1,1 @@
+"""Choosing models, and what can be said about their parameters."""

@@ -1,0 +1,379 @@
+"""The predictive distribution of the response at given rows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from mixexperts._batch import Array, Batch, Params
+from mixexperts.errors import UnsupportedCombinationError
+from mixexperts.experts.base import Expert
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_EPS = float(np.finfo(float).eps)
+_BLOCK = 1 << 16  # cells (a row and a value) evaluated at a time
+_MAX_STEPS = 512  # of a quantile; every eighth halves the bracket if the others did not
+_LEVELS = np.linspace(-8.0, 8.0, 97)  # normal scores of the probabilities that sample a density
+_MASS_TOL = 1e-6  # largest error of the mass of a highest-density region
+
+#: A function of row numbers (c,) and internal responses (c,), with values (c,).
+_Kernel: TypeAlias = Callable[[Array, Array], Array]
+
+
+class Predictive:
+    """Predictive distribution ``p(y | x) = sum_k weight_k(x) f_k(y | x)`` at n rows.
+
+    Parameters
+    ----------
+    expert : Expert
+        Family of the experts.
+    params : mapping of str to ndarray
+        Parameters of the K experts, on the internal scale of the response.
+    batch : Batch
+        Designs and offset of the n rows; its response is a placeholder of shape (n,).
+    log_weight : array-like of shape (n, K)
+        Log mixing weights; ``-inf`` switches an expert off in a row.
+    loc, scale : float, default=0.0 and 1.0
+        The reported response is ``loc + scale * internal``.
+    index : array-like of shape (n,), optional
+        Row labels for :meth:`to_frame`.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, weights do not sum to one, or ``scale`` is not positive.
+    UnsupportedCombinationError
+        If the response has several columns; from a method, if the family lacks what it needs.
+
+    Notes
+    -----
+    One rule for ``y`` in ``pdf``, ``logpdf``, ``cdf`` and ``sf``: a scalar goes with every row
+    and (n,) goes row by row, both giving (n,); (n, m) holds m values for each row and (1, m)
+    the same m values for all rows, both giving (n, m). Any other shape is a ValueError.
+    """
+
+    def __init__(
+        self,
+        expert: Expert,
+        params: Params,
+        batch: Batch,
+        log_weight: Any,
+        *,
+        loc: float = 0.0,
+        scale: float = 1.0,
+        index: Any = None,
+    ) -> None:
+        if batch.y.ndim != 1:
+            raise UnsupportedCombinationError(
+                f"expected one response per row, got shape {batch.y.shape}; take one column"
+            )
+        if not (0.0 < scale < math.inf and math.isfinite(loc)):
+            raise ValueError(
+                f"expected a finite loc and a finite scale > 0, got {loc!r} and {scale!r}; "
+                "look for infinities or a constant response"
+            )
+        if index is not None and len(index) != batch.n_rows:
+            raise ValueError(
+                f"index must hold {batch.n_rows} labels, got {len(index)}; pass one per row"
+            )
+        self._expert, self._params = expert, params
+        self._log_weight = _checked(log_weight, batch.n_rows)
+        self._weight = np.exp(self._log_weight)
+        self._weight.flags.writeable = False
+        self._loc, self._scale, self._index = float(loc), float(scale), index
+        self._source, self._rows = batch, np.arange(batch.n_rows)
+        self._batch = self._at(self._rows, batch.y)
+
+    def __repr__(self) -> str:
+        sizes = f"n_rows={self.n_rows}, n_experts={self.n_experts}"
+        return f"Predictive(expert={self._expert.name!r}, {sizes})"
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows n."""
+        return int(self._weight.shape[0])
+
+    @property
+    def n_experts(self) -> int:
+        """Number of experts K."""
+        return int(self._weight.shape[1])
+
+    @property
+    def weights(self) -> Array:
+        """Mixing weights, (n, K), read-only."""
+        return self._weight
+
+    def expert_means(self) -> Array:
+        """Mean of each expert, (n, K), also of those with weight zero."""
+        return self._report(self._expert.mean(self._params, self._batch))
+
+    def mean(self) -> Array:
+        """Mean, (n,)."""
+        return self._report(self._mix(self._expert.mean(self._params, self._batch)))
+
+    def var(self) -> Array:
+        """Variance, (n,): that within experts plus that between them."""
+        return self.std() ** 2
+
+    def std(self) -> Array:
+        """Standard deviation, (n,)."""
+        mean = self._expert.mean(self._params, self._batch)
+        within = self._expert.variance(self._params, self._batch)
+        return self._scale * np.sqrt(self._mix(within + (mean - self._mix(mean)[:, None]) ** 2))
+
+    def pdf(self, y: Any) -> Array:
+        """Density at y, (n,) or (n, m)."""
+        return np.exp(self.logpdf(y))
+
+    def logpdf(self, y: Any) -> Array:
+        """Log density at y, (n,) or (n, m), however far in the tails."""
+        return self._evaluate(self._log_density, y) - math.log(self._scale)
+
+    def cdf(self, y: Any) -> Array:
+        """Distribution function at y, (n,) or (n, m), also where it is tiny."""
+        return self._evaluate(self._lower, y)
+
+    def sf(self, y: Any) -> Array:
+        """Probability above y, (n,) or (n, m).
+
+        Mixed from the experts' own ``sf(params, batch)`` where the family offers one, and then
+        right also where it is tiny; else ``1 - cdf``, with an absolute error near 1e-16.
+        """
+        return self._evaluate(self._upper, y)
+
+    def ppf(self, q: Any) -> Array:
+        """Quantiles, the smallest y with ``cdf(y) >= q``.
+
+        ``cdf`` equals q there to rounding, or neighbouring floats enclose its jump. Where it is
+        flat to the last bit, as between experts far apart, any point of the flat part will do.
+
+        Parameters
+        ----------
+        q : float or array-like of shape (m,)
+            Probabilities; 0 and 1 give the ends of the support (for Gaussians, -inf and inf).
+
+        Returns
+        -------
+        ndarray of shape (n,) for a scalar, (n, m) for an array
+
+        Raises
+        ------
+        ValueError
+            If q has two axes or more, or a value outside [0, 1].
+        """
+        prob = np.asarray(q, dtype=float)
+        if prob.ndim > 1:
+            raise ValueError(f"q must be a scalar or (m,), got shape {prob.shape}; use q.ravel()")
+        flat = _fraction(prob, "q", "[0, 1]").ravel()
+        ends = np.array([self._bracket(float(p)) for p in flat]).reshape(-1, 3, self.n_rows)
+        lo, hi, start = ends.transpose(1, 2, 0).reshape(3, -1)
+        rows, target = np.repeat(self._rows, flat.size), np.tile(flat, self.n_rows)
+        hi, lo = np.where(target == 0.0, lo, hi), np.where(target == 1.0, hi, lo)
+        for part in _blocks(rows.size, _BLOCK):
+            hi[part] = self._solve(rows[part], target[part], lo[part], hi[part], start[part])
+        quantile = self._report(hi.reshape(self.n_rows, flat.size))
+        return quantile if prob.ndim else quantile[:, 0]
+
+    def median(self) -> Array:
+        """Median, (n,)."""
+        return self.ppf(0.5)
+
+    def interval(self, confidence: float = 0.9) -> tuple[Array, Array]:
+        """Lower and upper end, each (n,), with equal mass outside; confidence in [0, 1]."""
+        half = 0.5 * _fraction(confidence, "confidence", "[0, 1]")
+        lower, upper = self.ppf([0.5 - half, 0.5 + half]).T
+        return lower, upper
+
+    def hdr(self, confidence: float = 0.9) -> list[list[tuple[float, float]]]:
+        """Highest-density region: the shortest set of the given mass (Hyndman, 1996).
+
+        Parameters
+        ----------
+        confidence : float, default=0.9
+            Mass of the region, in (0, 1).
+
+        Returns
+        -------
+        list of n lists of (lower, upper)
+            Disjoint intervals of each row, ascending. All ends have the same density, but for
+            an end of the support.
+
+        Raises
+        ------
+        ValueError
+            If ``confidence`` lies outside (0, 1).
+        UnsupportedCombinationError
+            If no such region has that mass, as for counts, whose distribution has jumps.
+        """
+        mass = float(_fraction(confidence, "confidence", "(0, 1)"))
+        return [region for rows in self._row_blocks() for region in self._regions(rows, mass)]
+
+    def mode(self) -> Array:
+        """Point of highest density, (n,), within about 1e-8 of the width of that peak."""
+        top = np.empty(self.n_rows)
+        for rows in self._row_blocks():
+            x, log_f = self._profile(rows)
+            top[rows] = x[np.arange(rows.size), log_f.argmax(axis=1)]
+        return self._report(top)
+
+    def sample(self, size: int | None = None, random_state: Any = None) -> Array:
+        """Draw responses, (n,) or (size, n): an expert by weight, then a value from it.
+
+        Parameters
+        ----------
+        size : int, optional
+            Number of draws at each row; None for one draw without an axis of its own.
+        random_state : int, Generator, RandomState or None, default=None
+            An integer repeats its draws, a generator is advanced, None draws afresh.
+
+        Raises
+        ------
+        ValueError
+            If ``size`` or ``random_state`` is none of these.
+        """
+        rng = _generator(random_state)
+        draws = 1 if size is None else _count(size, "size")
+        bound = np.cumsum(self._weight, axis=1)
+        bound /= bound[:, -1:]
+        rows = np.tile(self._rows, draws)
+        drawn = np.empty(rows.size)
+        for part in _blocks(rows.size, _BLOCK):
+            label = (rng.random(rows[part].size)[:, None] >= bound[rows[part]]).sum(axis=1)
+            batch = self._at(rows[part], self._source.y[rows[part]])
+            drawn[part] = self._expert.sample(self._params, batch, label, rng)
+        return self._report(drawn if size is None else drawn.reshape(draws, self.n_rows))
+
+    def to_frame(self, confidence: float = 0.9) -> pd.DataFrame:
+        """Table of n lines: mean, std, median, and lower and upper of the central interval."""
+        import pandas as pd
+
+        columns = {"mean": self.mean(), "std": self.std(), "median": self.median()}
+        columns["lower"], columns["upper"] = self.interval(confidence)
+        return pd.DataFrame(columns, index=self._index)
+
+    def _report(self, internal: Array) -> Array:
+        return self._loc + self._scale * internal
+
+    def _at(self, rows: Array, value: Array) -> Batch:
+        designs = {name: design[rows] for name, design in self._source.designs.items()}
+        offset = None if self._source.offset is None else self._source.offset[rows]
+        return Batch(value, designs, np.empty((rows.size, 0)), np.ones(rows.size), offset=offset)
+
+    def _mix(self, values: Array, rows: Array | slice = slice(None)) -> Array:
+        """Weighted sum over experts of (c, K) values; those of weight zero may be anything."""
+        weight = self._weight[rows]
+        mixed: Array = np.sum(weight * np.where(weight > 0.0, values, 0.0), axis=1)
+        return mixed
+
+    def _log_density(self, rows: Array, value: Array) -> Array:
+        log_weight = self._log_weight[rows]
+        with np.errstate(over="ignore", invalid="ignore"):
+            log_joint = log_weight + self._expert.log_prob(self._params, self._at(rows, value))
+        return np.logaddexp.reduce(np.where(log_weight > -np.inf, log_joint, -np.inf), axis=1)
+
+    def _lower(self, rows: Array, value: Array) -> Array:
+        cdf = self._expert.cdf(self._params, self._at(rows, value))
+        return np.clip(self._mix(cdf, rows), 0.0, 1.0)
+
+    def _upper(self, rows: Array, value: Array, cdf: Array | None = None) -> Array:
+        own = getattr(self._expert, "sf", None)
+        if own is None:
+            return 1.0 - (self._lower(rows, value) if cdf is None else cdf)
+        return np.clip(self._mix(own(self._params, self._at(rows, value)), rows), 0.0, 1.0)
+
+    def _grid(self, kernel: _Kernel, rows: Array, value: Array) -> Array:
+        """A kernel at values (r, m) of r rows."""
+        cell, flat = np.repeat(rows, value.shape[1]), value.ravel()
+        result = np.empty(flat.size)
+        for part in _blocks(flat.size, _BLOCK):
+            result[part] = kernel(cell[part], flat[part])
+        return result.reshape(value.shape)
+
+    def _evaluate(self, kernel: _Kernel, y: Any) -> Array:
+        value, n = np.asarray(y, dtype=float), self.n_rows
+        if value.shape not in ((), (n,)) and (value.ndim != 2 or value.shape[0] not in (1, n)):
+            raise ValueError(
+                f"y must be a scalar, ({n},), ({n}, m) or (1, m), got shape {value.shape}; use "
+                "y.reshape(1, -1) for the same values at all rows"
+            )
+        wide = value if value.ndim == 2 else np.broadcast_to(value, (n,))[:, None]
+        grid = (np.broadcast_to(wide, (n, wide.shape[1])) - self._loc) / self._scale
+        result = self._grid(kernel, self._rows, grid)
+        return result if value.ndim == 2 else result[:, 0]
+
+    def _bracket(self, p: float) -> tuple[Array, Array, Array]:
+        """Least and greatest quantile of the experts of positive weight, and their mean."""
+        quantile, on = self._expert.quantile(self._params, self._batch, p), self._weight > 0.0
+        lo = np.where(on, quantile, np.inf).min(axis=1)
+        hi = np.where(on, quantile, -np.inf).max(axis=1)
+        return lo, hi, np.clip(self._mix(quantile), lo, hi)
+
+    def _probe(self, rows: Array, x: Array, q: Array) -> tuple[Array, Array, Array]:
+        """Whether x is below its quantile, equals it to rounding, and Newton's step from x.
+
+        The step is taken on the log of the smaller tail, which is nearly straight far out.
+        """
+        cdf, high = self._lower(rows, x), q > 0.5
+        tail, target = np.where(high, self._upper(rows, x, cdf), cdf), np.where(high, 1.0 - q, q)
+        rounded = high & (not hasattr(self._expert, "sf"))
+        short = np.where(high, tail - target, target - tail)
+        with np.errstate(all="ignore"):
+            ratio = np.abs(np.log1p((target - tail) / tail)) * tail
+            step = np.copysign(ratio * np.exp(-self._log_density(rows, x)), short)
+        return short > 0.0, np.abs(short) <= _EPS * np.where(rounded, 0.5, 2.0 * target), step
+
+    def _solve(self, rows: Array, q: Array, lo: Array, hi: Array, x: Array) -> Array:
+        """Quantiles between lo and hi, by Newton's steps inside a bracket that bisection halves."""
+        below, equal, _ = self._probe(rows, lo, q)
+        lo, hi, x = lo.copy(), np.where(below & ~equal, hi, lo), x.copy()
+        for count in range(_MAX_STEPS):
+            with np.errstate(invalid="ignore"):
+                width = hi - lo
+                todo = np.flatnonzero(width > np.spacing(np.maximum(np.abs(lo), np.abs(hi))))
+            if count == 0:
+                last, checked = width.copy(), width.copy()
+            if todo.size == 0:
+                break
+            at = x[todo]
+            below, equal, step = self._probe(rows[todo], at, q[todo])
+            lo[todo] = left = np.where(below | equal, at, lo[todo])
+            hi[todo] = right = np.where(below & ~equal, hi[todo], at)
+            # A step below the resolution is widened, to put the root between neighbours.
+            step = np.copysign(np.maximum(np.abs(step), 2.0 * _EPS * np.abs(at)), step)
+            trust = (at + step > left) & (at + step < right) & (np.abs(step) < 0.5 * last[todo])
+            if count % 8 == 7:
+                trust &= right - left <= 0.5 * checked[todo]
+                checked[todo] = right - left
+            x[todo] = np.where(trust, at + step, 0.5 * left + 0.5 * right)
+            last[todo] = np.abs(x[todo] - at)
+        return hi
+
+    def _row_blocks(self) -> Iterator[Array]:
+        size = max(1, 4 * _BLOCK // (_LEVELS.size * self.n_experts))
+        return (self._rows[part] for part in _blocks(self.n_rows, size))
+
+    def _profile(self, rows: Array) -> tuple[Array, Array]:
+        """Points (r, m) that sample every expert and hold every peak and valley; log densities."""
+        from scipy.special import ndtr
+
+        batch, on = self._at(rows, self._source.y[rows]), self._weight[rows][:, None] > 0.0
+        levels = [self._expert.quantile(self._params, batch, float(p)) for p in ndtr(_LEVELS)]
+        # Each expert starts a little later than the one before, so that equal experts interleave.
+        delay = np.arange(self.n_experts) / self.n_experts
+        x = np.stack(levels[:-1], axis=1) + np.diff(np.stack(levels, axis=1), axis=1) * delay
+        top = np.where(on, x, -np.inf).max(axis=(1, 2), keepdims=True)
+        x = np.sort(np.where(on, x, top).reshape(rows.size, -1), axis=1)
+        log_f = self._grid(self._log_density, rows, x)
+        fine = x.copy()
+        for sign in (1.0, -1.0):
+            f = sign * log_f
+            row, col = np.nonzero((f[:, 1:-1] >= f[:, :-2]) & (f[:, 1:-1] > f[:, 2:]))
+            kernel = partial(_signed, sign, self._log_density, rows[row])
+            fine[row, col + 1] = _golden(kernel, x[row, col], x[row, col + 2])
+        fine.sort(axis=1)
+        return fine, self._grid(self._log_density, rows, fine)
