@@ -20,8 +20,8 @@ from mixexperts.errors import ArchiveError
 #: Version of the layout. A reader refuses a newer one and must read every older one.
 SCHEMA = 1
 _HEADER = "header.json"
-#: Rooms whose classes may stand in a file; they are imported before one is read.
-_ROOMS = ("em", "experts", "gates", "penalties", "formula", "estimators", "results")
+#: Rooms whose classes may stand in a file, imported in turn until the class is found.
+_ROOMS = ("experts", "gates", "penalties", "em", "estimators", "formula", "results")
 _SAVEABLE: dict[str, type] = {}
 _KEYS: dict[type, str] = {}
 
@@ -105,8 +105,6 @@ def read_archive(path: str | os.PathLike[str], kind: str | None = None) -> tuple
         )
     if kind is not None and header["kind"] != kind:
         raise ArchiveError(f"{source} holds a {header['kind']}, expected a {kind}")
-    for room in _ROOMS:
-        importlib.import_module(f"mixexperts.{room}")
     return header["kind"], _decode(header["tree"], arrays)
 
 
@@ -177,6 +175,10 @@ def _decode(value: Any, arrays: list[np.ndarray]) -> Any:
 
 
 def _object(key: str, state: dict[str, Any]) -> Any:
+    for room in _ROOMS:
+        if key in _SAVEABLE:
+            break
+        importlib.import_module(f"mixexperts.{room}")
     cls = _SAVEABLE.get(key)
     if cls is None:
         raise ArchiveError(

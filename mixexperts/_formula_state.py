@@ -23,8 +23,8 @@ Env: TypeAlias = Mapping[str, Any]
 #: Terms as plain data: per term its factors, each an expression and how formulaic evaluates it.
 Terms: TypeAlias = tuple[tuple[tuple[str, str], ...], ...]
 
-_NUMBER_WORDS = frozenset({"integer", "floating", "mixed-integer-float", "boolean", "decimal"})
-_LABEL_WORDS = frozenset({"string", "mixed", "mixed-integer", "empty", "bytes", "categorical"})
+_NUMBER_WORDS = ("integer", "floating", "mixed-integer-float", "boolean", "decimal")
+_LABEL_WORDS = ("string", "mixed", "mixed-integer", "empty", "bytes", "categorical")
 _MANY_LEVELS = 20
 
 
@@ -44,10 +44,8 @@ class FormulaData:
         Names of their columns.
     x_intercept, z_intercept : bool
         Whether the part has an intercept.
-    rows : ndarray of shape (n,), int
-        Positions in the data of the rows kept.
-    n_dropped : int
-        Rows left out for missing values.
+    rows, n_dropped : ndarray of shape (n,), int
+        Positions in the data of the rows kept; how many were left out for missing values.
     extra : dict of str to ndarray of shape (n,)
         ``"weights"``, ``"offset"``, ``"groups"``, those that were given, for the rows kept.
     """
@@ -164,7 +162,7 @@ def columns_used(
             elif how == "lookup" or name not in functions:
                 raise DesignError(
                     f"{label} uses {name!r}, which is not a column"
-                    f"{near(name, [*known, *functions])}; columns: {listing(known)}"
+                    f"{near(name, known)}; columns: {listing(known)}"
                 )
         for name in sorted(calls - functions):
             raise DesignError(
@@ -245,8 +243,7 @@ def as_frame(data: Any) -> pd.DataFrame:
             raise ValueError(f"data does not make a table: {error}") from error
     if not isinstance(data, pd.DataFrame):
         raise TypeError(
-            f"data must be a pandas DataFrame or a mapping of columns, not {type(data).__name__}; "
-            "convert it, for example with pandas.DataFrame(...)"
+            f"data must be a pandas DataFrame or a mapping of columns, not {type(data).__name__}"
         )
     if len(data) == 0:
         raise ValueError("data has no rows; give a table with at least one row")
@@ -370,8 +367,8 @@ def clean(
 ) -> Clean:
     """Apply the missing-value rule to columns and arrays together, then convert and check them.
 
-    Rows go *before* anything is evaluated, so that knots, means and levels come from the rows
-    that the model sees. `kinds` are those of the fit, None when fitting.
+    Rows go *before* anything is evaluated: knots, means and levels come from the rows that the
+    model sees. `kinds` are those of the fit, None when fitting.
     """
     if missing not in ("drop", "raise", "none"):
         raise ValueError(f"missing must be 'drop', 'raise' or 'none', not {missing!r}")
@@ -389,8 +386,7 @@ def clean(
         bad[:] = False
     if bad.all():
         raise DesignError(
-            f"no complete row among {len(frame)}; missing values in {counts}; "
-            "fill them or leave the emptiest column out of the formula"
+            f"no complete row among {len(frame)}; missing values in {counts}; fill them"
         )
     keep = np.flatnonzero(~bad)
     kept = {name: column.iloc[keep].reset_index(drop=True) for name, column in columns.items()}

@@ -39,16 +39,13 @@ _BUILTINS = ("abs", "bool", "float", "int", "len", "max", "min", "pow", "range",
 
 
 # === formulaic's internals ===================================================================
-# Written against formulaic 1.2. Everything that leans on more than its documented calls is in
-# this block; tests/unit/test_formula.py checks each assumption (TestFormulaicMoved).
+# Written against formulaic 1.2; tests/unit/test_formula.py checks what is leant on here.
 
 
 class _Materializer(PandasMaterializer):  # type: ignore[misc]
-    """formulaic's materializer that refuses levels it would silently turn into zeros.
+    """formulaic's materializer that refuses levels it would silently turn into zeros."""
 
-    No REGISTER_NAME of its own: it must not become formulaic's default for data frames.
-    """
-
+    # No REGISTER_NAME of its own: it must not become formulaic's default for data frames.
     @PandasMaterializer.override  # type: ignore[untyped-decorator]
     def _encode_evaled_factor(
         self, factor: Any, spec: Any, drop_rows: Any, reduced_rank: bool = False
@@ -128,9 +125,9 @@ def _remember(part: _Part, spec: Any) -> _Part:
         if set(state) - {"categories", "contrasts"}:
             raise DesignError(f"{label}: {expr!r} codes several columns at once; use one column")
         levels = list(state["categories"]) if state else None
-        encoders.append((expr, str(kind.value), plain.encode(levels, f"{label}: {expr!r}")))
-    known = plain.encode(spec.transform_state, label), tuple(encoders)
-    return _Part(part.name, part.terms, part.uses, *known, columns, intercept)
+        encoders.append([expr, kind.value, plain.encode(levels, f"{label}: {expr!r}")])
+    known = plain.encode(spec.transform_state, label)
+    return _Part(part.name, part.terms, part.uses, known, encoders, columns, intercept)
 
 
 def _columns_of(spec: Any) -> tuple[tuple[str, ...], int]:
@@ -156,21 +153,20 @@ class _Part:
     """The response, the experts' or the gate's part, all plain data: terms, memory, columns.
 
     `columns` counts the intercept, at position `intercept` (-1: none); None before the fit.
-    `encoders` are (expression, kind, levels or None).
+    `encoders` are [expression, kind, levels or None].
     """
 
     name: str
     terms: Terms
     uses: tuple[str, ...]
     transforms: Any = field(default_factory=lambda: {"map": []})
-    encoders: tuple[tuple[str, str, Any], ...] = ()
+    encoders: list[list[Any]] = field(default_factory=list)
     columns: tuple[str, ...] | None = None
     intercept: int = -1
 
     @property
     def names(self) -> tuple[str, ...]:
-        columns = self.columns or ()
-        return tuple(name for i, name in enumerate(columns) if i != self.intercept)
+        return tuple(c for i, c in enumerate(self.columns or ()) if i != self.intercept)
 
     @property
     def text(self) -> str:
@@ -185,8 +181,7 @@ class _Part:
         except (DesignError, MemoryError):
             raise
         except Exception as error:  # a user's expression may raise anything
-            text = plain.one_line(error)
-            raise DesignError(f"{label} cannot be evaluated: {text}; change that term") from error
+            raise DesignError(f"{label} cannot be evaluated: {plain.one_line(error)}") from error
         columns, _ = _columns_of(spec)
         if self.columns not in (None, columns):
             raise DesignError(
@@ -244,10 +239,8 @@ class FormulaSpec:
         As typed.
     gate : str
         The gate's part as a one-sided formula, ``"~ 1"`` where none was given.
-    offset : str or None
-        Column of the offset, where it was given by name; prediction reads it too.
-    needs_offset : bool
-        Whether there was an offset at all.
+    offset, needs_offset : str or None, bool
+        Column of the offset if given by name, read at prediction too; whether there was one.
     y_name : str
         Name of the response; two columns are joined by ``" + "``.
     x_names, z_names : tuple of str
@@ -321,8 +314,8 @@ class FormulaSpec:
         Raises
         ------
         DesignError
-            A ValueError: the formula cannot be read, names what is not there, or makes values
-            that are not finite or hang on other rows.
+            The formula cannot be read, names what is not there, or makes values that are not
+            finite or hang on other rows.
         ValueError, TypeError
             `data` has no rows or is no table, or an array has another length.
 
@@ -395,7 +388,7 @@ class FormulaSpec:
         UnseenLevelError
             A factor has a level that the fit never saw.
         DesignError
-            Columns, rows or an offset are not there, or do not hold what they held in the fit.
+            Columns or an offset are not there, or do not hold what they held in the fit.
         """
         frame = plain.as_frame(data)
         offset = self.offset if offset is None else offset
@@ -429,12 +422,12 @@ class FormulaSpec:
     def from_state(cls, state: Mapping[str, Any], env: Env | None = None) -> FormulaSpec:
         """Rebuild a fitted formula from `to_state`, also after a round trip through JSON.
 
-        A formula is code that `transform` evaluates: do not load models from people you do not
-        trust. `env` must hold what it held in `fit`; DesignError names what it lacks.
+        `env` must hold what it held in `fit`; DesignError names what it lacks. A formula is code
+        that `transform` evaluates: do not load models from people you do not trust.
         """
         if state["schema"] > _SCHEMA:
             raise DesignError(
-                f"the formula has schema {state['schema']}, newer than {_SCHEMA}; update mixexperts"
+                f"schema {state['schema']} is newer than {_SCHEMA}; update mixexperts"
             )
         parts = {}
         for saved in state["parts"]:
@@ -442,7 +435,6 @@ class FormulaSpec:
             fixed = {
                 "terms": terms,  # checked again: a file may hold anything
                 "uses": _columns_used(saved["name"], terms, saved["uses"], env or {}),
-                "encoders": tuple((e, kind, levels) for e, kind, levels in saved["encoders"]),
                 "columns": tuple(saved["columns"]),
             }
             parts[saved["name"]] = _Part(**{**saved, **fixed})

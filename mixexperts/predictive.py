@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -23,6 +24,8 @@ _MASS_TOL = 1e-6  # largest error of the mass of a highest-density region
 
 #: A function of row numbers (c,) and internal responses (c,), with values (c,).
 _Kernel: TypeAlias = Callable[[Array, Array], Array]
+#: What :func:`_solve` asks of a problem.
+_Probe: TypeAlias = Callable[[Array, Array], tuple[Array, Array, Array]]
 
 
 class Predictive:
@@ -175,7 +178,8 @@ class Predictive:
         rows, target = np.repeat(self._rows, flat.size), np.tile(flat, self.n_rows)
         hi, lo = np.where(target == 0.0, lo, hi), np.where(target == 1.0, hi, lo)
         for part in _blocks(rows.size, _BLOCK):
-            hi[part] = self._solve(rows[part], target[part], lo[part], hi[part], start[part])
+            probe = partial(self._towards, rows[part], target[part])
+            hi[part] = _solve(probe, lo[part], hi[part], start[part])
         quantile = self._report(hi.reshape(self.n_rows, flat.size))
         return quantile if prob.ndim else quantile[:, 0]
 
@@ -313,45 +317,17 @@ class Predictive:
         hi = np.where(on, quantile, -np.inf).max(axis=1)
         return lo, hi, np.clip(self._mix(quantile), lo, hi)
 
-    def _probe(self, rows: Array, x: Array, q: Array) -> tuple[Array, Array, Array]:
-        """Whether x is below its quantile, equals it to rounding, and Newton's step from x.
-
-        The step is taken on the log of the smaller tail, which is nearly straight far out.
-        """
+    def _towards(self, rows: Array, q: Array, i: Array, x: Array) -> tuple[Array, Array, Array]:
+        """Probe of the quantiles q, on the log of the smaller tail, nearly straight far out."""
+        rows, q = rows[i], q[i]
         cdf, high = self._lower(rows, x), q > 0.5
         tail, target = np.where(high, self._upper(rows, x, cdf), cdf), np.where(high, 1.0 - q, q)
-        rounded = high & (not hasattr(self._expert, "sf"))
         short = np.where(high, tail - target, target - tail)
+        rounded = high & (not hasattr(self._expert, "sf"))
         with np.errstate(all="ignore"):
-            ratio = np.abs(np.log1p((target - tail) / tail)) * tail
-            step = np.copysign(ratio * np.exp(-self._log_density(rows, x)), short)
+            size = np.abs(np.log1p((target - tail) / tail)) * tail
+            step = np.copysign(size * np.exp(-self._log_density(rows, x)), short)
         return short > 0.0, np.abs(short) <= _EPS * np.where(rounded, 0.5, 2.0 * target), step
-
-    def _solve(self, rows: Array, q: Array, lo: Array, hi: Array, x: Array) -> Array:
-        """Quantiles between lo and hi, by Newton's steps inside a bracket that bisection halves."""
-        below, equal, _ = self._probe(rows, lo, q)
-        lo, hi, x = lo.copy(), np.where(below & ~equal, hi, lo), x.copy()
-        for count in range(_MAX_STEPS):
-            with np.errstate(invalid="ignore"):
-                width = hi - lo
-                todo = np.flatnonzero(width > np.spacing(np.maximum(np.abs(lo), np.abs(hi))))
-            if count == 0:
-                last, checked = width.copy(), width.copy()
-            if todo.size == 0:
-                break
-            at = x[todo]
-            below, equal, step = self._probe(rows[todo], at, q[todo])
-            lo[todo] = left = np.where(below | equal, at, lo[todo])
-            hi[todo] = right = np.where(below & ~equal, hi[todo], at)
-            # A step below the resolution is widened, to put the root between neighbours.
-            step = np.copysign(np.maximum(np.abs(step), 2.0 * _EPS * np.abs(at)), step)
-            trust = (at + step > left) & (at + step < right) & (np.abs(step) < 0.5 * last[todo])
-            if count % 8 == 7:
-                trust &= right - left <= 0.5 * checked[todo]
-                checked[todo] = right - left
-            x[todo] = np.where(trust, at + step, 0.5 * left + 0.5 * right)
-            last[todo] = np.abs(x[todo] - at)
-        return hi
 
     def _row_blocks(self) -> Iterator[Array]:
         size = max(1, 4 * _BLOCK // (_LEVELS.size * self.n_experts))
@@ -363,17 +339,176 @@ class Predictive:
 
         batch, on = self._at(rows, self._source.y[rows]), self._weight[rows][:, None] > 0.0
         levels = [self._expert.quantile(self._params, batch, float(p)) for p in ndtr(_LEVELS)]
+        q = np.stack(levels, axis=1)
         # Each expert starts a little later than the one before, so that equal experts interleave.
-        delay = np.arange(self.n_experts) / self.n_experts
-        x = np.stack(levels[:-1], axis=1) + np.diff(np.stack(levels, axis=1), axis=1) * delay
+        x = q[:, :-1] + np.diff(q, axis=1) * (np.arange(self.n_experts) / self.n_experts)
         top = np.where(on, x, -np.inf).max(axis=(1, 2), keepdims=True)
         x = np.sort(np.where(on, x, top).reshape(rows.size, -1), axis=1)
-        log_f = self._grid(self._log_density, rows, x)
+        f = self._grid(self._log_density, rows, x)
+        left, mid, right = f[:, :-2], f[:, 1:-1], f[:, 2:]
+        peak = (mid >= left) & (mid > right)
+        row, col = np.nonzero(peak | ((mid <= left) & (mid < right)))
+        sign, cell = np.where(peak[row, col], 1.0, -1.0), rows[row]
         fine = x.copy()
-        for sign in (1.0, -1.0):
-            f = sign * log_f
-            row, col = np.nonzero((f[:, 1:-1] >= f[:, :-2]) & (f[:, 1:-1] > f[:, 2:]))
-            kernel = partial(_signed, sign, self._log_density, rows[row])
-            fine[row, col + 1] = _golden(kernel, x[row, col], x[row, col + 2])
+        fine[row, col + 1] = _golden(
+            lambda u: sign * self._log_density(cell, u), x[row, col], x[row, col + 2]
+        )
         fine.sort(axis=1)
         return fine, self._grid(self._log_density, rows, fine)
+
+    def _slope(self, rows: Array, x: Array, h: Array) -> Array:
+        """Derivative of the log density by a central difference."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rise = self._log_density(rows, x + h) - self._log_density(rows, x - h)
+            slope: Array = rise / (2.0 * h)
+        return slope
+
+    def _edges(
+        self, rows: Array, x: Array, log_f: Array, level: Array
+    ) -> tuple[Array, Array, Array, Array]:
+        """Ends of the sets above a level: row, +1 if upper and -1 if lower, place, mobility."""
+        above = np.pad(log_f >= level[:, None], ((0, 0), (1, 1)))
+        row, col = np.nonzero(above[:, 1:] != above[:, :-1])
+        sign, cell, want = np.where(above[row, col], 1.0, -1.0), rows[row], level[row]
+        lo, hi = x[row, np.maximum(col - 1, 0)], x[row, np.minimum(col, x.shape[1] - 1)]
+        h = 1e-4 * (hi - lo)
+
+        def probe(i: Array, u: Array) -> tuple[Array, Array, Array]:
+            excess = self._log_density(cell[i], u) - want[i]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                step = -excess / self._slope(cell[i], u, h[i])
+            return sign[i] * excess > 0.0, np.abs(excess) <= 4 * _EPS * (1 + np.abs(want[i])), step
+
+        edge = _solve(probe, lo, hi, 0.5 * (lo + hi))
+        slope = np.abs(self._slope(cell, edge, h))
+        return row, sign, edge, np.divide(1.0, slope, out=np.zeros(slope.size), where=slope > 0.0)
+
+    def _regions(self, rows: Array, confidence: float) -> list[list[tuple[float, float]]]:
+        x, log_f = self._profile(rows)
+        part = np.diff(self._grid(self._lower, rows, x), axis=1)
+        hi = _reach(np.maximum(log_f[:, 1:], log_f[:, :-1]), part, confidence)
+        lo = _reach(np.minimum(log_f[:, 1:], log_f[:, :-1]), part, confidence)
+        lo = np.maximum(lo, hi - 800.0)  # what lies lower still has no mass in floats
+
+        def mass(i: Array, level: Array) -> tuple[Array, Array]:
+            row, sign, edge, mobility = self._edges(rows[i], x[i], log_f[i], level)
+            below = sign * self._lower(rows[i][row], edge)
+            return np.bincount(row, below, i.size), np.bincount(row, mobility, i.size)
+
+        def probe(i: Array, level: Array) -> tuple[Array, Array, Array]:
+            held, rate = mass(i, level)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                step = (held - confidence) / (rate * np.exp(level))
+            return held > confidence, np.abs(held - confidence) <= 1e-13, step
+
+        every = np.arange(rows.size)
+        level = _solve(probe, lo, hi, 0.5 * (lo + hi))
+        if (np.abs(mass(every, level)[0] - confidence) > _MASS_TOL).any():
+            raise UnsupportedCombinationError(
+                f"no highest-density region of {self._expert.name!r} has mass {confidence:g}: its "
+                f"distribution has jumps; use interval({confidence:g})"
+            )
+        row, _, edge, _ = self._edges(rows, x, log_f, level)
+        cuts = np.searchsorted(row[::2], every[1:])
+        pairs = np.split(self._report(edge).reshape(-1, 2), cuts)
+        return [[(lower, upper) for lower, upper in pair.tolist()] for pair in pairs]
+
+
+def _solve(probe: _Probe, lo: Array, hi: Array, x: Array) -> Array:
+    """Roots between lo and hi from x, by Newton's steps in a bracket that bisection halves.
+
+    ``probe(index, x)`` tells of some cells, by number, whether x is below the root, whether it
+    equals the root to rounding, and Newton's step. The answer is never below the root.
+    """
+    below, equal, _ = probe(np.arange(lo.size), lo)
+    lo, hi, x = lo.copy(), np.where(below & ~equal, hi, lo), x.copy()
+    with np.errstate(invalid="ignore"):  # infinite ends of the support are roots already
+        last, checked = hi - lo, hi - lo
+    for count in range(_MAX_STEPS):
+        with np.errstate(invalid="ignore"):
+            todo = np.flatnonzero(hi - lo > np.spacing(np.maximum(np.abs(lo), np.abs(hi))))
+        if todo.size == 0:
+            break
+        at = x[todo]
+        below, equal, step = probe(todo, at)
+        lo[todo] = left = np.where(below | equal, at, lo[todo])
+        hi[todo] = right = np.where(below & ~equal, hi[todo], at)
+        # A step below the resolution is widened, to put the root between neighbours.
+        step = np.copysign(np.maximum(np.abs(step), 2.0 * _EPS * np.abs(at)), step)
+        trust = (at + step > left) & (at + step < right) & (np.abs(step) < 0.5 * last[todo])
+        if count % 8 == 7:
+            trust &= right - left <= 0.5 * checked[todo]
+            checked[todo] = right - left
+        x[todo] = np.where(trust, at + step, 0.5 * left + 0.5 * right)
+        last[todo] = np.abs(x[todo] - at)
+    return hi
+
+
+def _golden(function: Callable[[Array], Array], lo: Array, hi: Array) -> Array:
+    """Points between lo and hi where a function with one peak is greatest."""
+    ratio = 0.5 * (math.sqrt(5.0) - 1.0)
+    left, right = hi - ratio * (hi - lo), lo + ratio * (hi - lo)
+    f_left, f_right = function(left), function(right)
+    for _ in range(40):
+        first = f_left > f_right
+        lo, hi = np.where(first, lo, left), np.where(first, right, hi)
+        new = np.where(first, hi - ratio * (hi - lo), lo + ratio * (hi - lo))
+        f_new = function(new)
+        left, right = np.where(first, new, right), np.where(first, left, new)
+        f_left, f_right = np.where(first, f_new, f_right), np.where(first, f_left, f_new)
+    return np.where(f_left > f_right, left, right)
+
+
+def _reach(bound: Array, mass: Array, confidence: float) -> Array:
+    """Bound of the cell at which the cells, taken from the greatest bound down, hold enough."""
+    order = np.argsort(-bound, axis=1)
+    total = np.cumsum(np.take_along_axis(mass, order, axis=1), axis=1)
+    last = np.minimum((total < confidence).sum(axis=1, keepdims=True), bound.shape[1] - 1)
+    return np.take_along_axis(bound, np.take_along_axis(order, last, axis=1), axis=1)[:, 0]
+
+
+def _blocks(n: int, size: int) -> Iterator[slice]:
+    return (slice(i, min(i + size, n)) for i in range(0, n, size))
+
+
+def _checked(log_weight: Any, n_rows: int) -> Array:
+    weight = np.array(log_weight, dtype=float)
+    if weight.ndim != 2 or weight.shape[0] != n_rows or weight.shape[1] == 0:
+        raise ValueError(
+            f"log_weight must have shape ({n_rows}, K), got {weight.shape}; give one line per row"
+        )
+    with np.errstate(over="ignore"):
+        total = np.exp(weight).sum(axis=1)
+    wrong = np.flatnonzero(~(np.abs(total - 1.0) <= 1e-8))
+    if wrong.size:
+        raise ValueError(
+            f"mixing weights must sum to 1, but those of row {wrong[0]} sum to "
+            f"{total[wrong[0]]:.9g}; pass their logarithms, normalised"
+        )
+    return weight
+
+
+def _fraction(value: Any, name: str, within: str) -> Array:
+    """Value(s) as an array, refused outside ``within``: "[0, 1]" or "(0, 1)"."""
+    array = np.asarray(value, dtype=float)
+    inside = (array >= 0.0) & (array <= 1.0) if within[0] == "[" else (array > 0.0) & (array < 1.0)
+    if not inside.all():
+        raise ValueError(
+            f"{name} must lie in {within}, got {array[~inside].flat[0]}; divide percents by 100"
+        )
+    return array
+
+
+def _count(value: Any, name: str) -> int:
+    if isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 0:
+        return int(value)
+    raise ValueError(f"{name} must be an integer >= 0 or None, got {value!r}; try {name}=1")
+
+
+def _generator(random_state: Any) -> np.random.Generator:
+    if isinstance(random_state, np.random.Generator):
+        return random_state
+    if isinstance(random_state, np.random.RandomState):
+        return np.random.default_rng(random_state.randint(0, 2**32, size=4, dtype=np.uint32))
+    seed = None if random_state is None else _count(random_state, "random_state")
+    return np.random.default_rng(seed)

@@ -47,11 +47,11 @@ def initial_theta(
     ValueError
         If the kind is not known.
     """
+    if n_experts == 1:
+        return theta_from_responsibilities(model, batch, np.ones((batch.n_units, 1)), rng)
     if kind not in KINDS:
         known = ", ".join(repr(name) for name in KINDS)
         raise ValueError(f"start {kind!r} is not known; known starts: {known}")
-    if n_experts == 1:
-        return theta_from_responsibilities(model, batch, np.ones((batch.n_units, 1)), rng)
     return KINDS[kind](model, batch, n_experts, rng)
 
 

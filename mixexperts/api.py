@@ -1,0 +1,148 @@
+"""``moe``: from a formula and a data frame to results."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+from mixexperts._registry import resolve
+from mixexperts.estimators import MoERegressor
+from mixexperts.experts.base import Expert
+from mixexperts.formula import FormulaSpec
+from mixexperts.gates.softmax import Constant, Softmax
+from mixexperts.inference.selection import CRITERIA, experts_range, select
+from mixexperts.results import MoEResults, union_design
+
+
+def moe(
+    formula: str,
+    data: Any,
+    n_experts: Any = 2,
+    *,
+    gate: str | None = None,
+    family: Any = "gaussian",
+    weights: Any = None,
+    offset: Any = None,
+    missing: str = "drop",
+    criterion: str = "bic",
+    random_state: Any = 0,
+    env: dict[str, Any] | None = None,
+    **options: Any,
+) -> MoEResults:
+    """Fit a mixture of experts described by a formula.
+
+    Parameters
+    ----------
+    formula : str
+        ``"y ~ x + C(g) | z"``: terms of the experts, a bar, terms of the gate. Without a bar
+        and without ``gate`` the mixing weights are constant. Transformations, interactions,
+        ``C()``, ``poly``, ``bs``, ``cr``, ``.`` and ``- 1`` work as in formulaic.
+    data : DataFrame or dict of arrays
+        One row per observation.
+    n_experts : int or iterable of int, default=2
+        Number of experts. With several, all are fitted (each also started from the fit with
+        fewer experts) and the best by ``criterion`` is returned with the table.
+    gate : str, optional
+        Terms of the gate, ``"~ z"``, instead of the bar.
+    family : str or Expert, default="gaussian"
+        Family of the experts.
+    weights, offset : str or array-like, optional
+        Name of a column, or one number per row of ``data``.
+    missing : {"drop", "raise", "none"}, default="drop"
+        What to do with rows that lack a value in any variable used, as in statsmodels.
+    criterion : {"bic", "aic", "icl"}, default="bic"
+        What chooses the number of experts.
+    random_state : int, RandomState instance or None, default=0
+        Seed of the starts; the same call gives the same fit.
+    env : dict, optional
+        Functions and values that the formula may use, beside columns and ``np``.
+    **options
+        Further parameters of :class:`mixexperts.MoERegressor`, such as ``n_init``, ``n_jobs``,
+        ``verbose``, ``max_iter``, ``init`` and ``checkpoint``.
+
+    Returns
+    -------
+    MoEResults
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument, the formula or the data cannot be used; the message names it.
+
+    Examples
+    --------
+    >>> import mixexperts as mx
+    >>> df = mx.datasets.load_tonedata()
+    >>> res = mx.moe("tuned ~ stretchratio | stretchratio", data=df, n_experts=2)
+    >>> round(res.llf, 3)
+    142.848
+    """
+    if criterion not in CRITERIA:
+        raise ValueError(f"criterion={criterion!r} is not known; known: {', '.join(CRITERIA)}")
+    _check_options(options)
+    spec, built = FormulaSpec.fit(
+        formula, data, gate, missing=missing, weights=weights, offset=offset, env=env
+    )
+    frame = data if hasattr(data, "iloc") else None
+    X = union_design(built, frame.index[built.rows] if frame is not None else None)
+    estimator = MoERegressor(
+        gate=_gate(spec),
+        expert=_expert(family, spec),
+        gate_features=list(spec.z_names),
+        expert_features=list(spec.x_names),
+        random_state=random_state,
+        **options,
+    )
+    fit_data = {
+        "sample_weight": built.extra.get("weights"),
+        "offset": built.extra.get("offset"),
+    }
+    table = None
+    if isinstance(n_experts, numbers.Integral):
+        estimator.set_params(n_experts=n_experts).fit(X, built.y, **fit_data)
+    else:
+        values = experts_range(n_experts)
+        selection = select(
+            estimator, X, built.y, n_experts=values, criterion=criterion, **fit_data
+        )
+        estimator, table = selection.best_estimator, selection.table
+    criteria = {
+        name: getattr(estimator, name)(X, built.y, **fit_data) for name in CRITERIA
+    }
+    kept = frame.iloc[built.rows] if frame is not None and built.n_dropped else frame
+    return MoEResults(
+        estimator,
+        spec,
+        criteria,
+        n_dropped=built.n_dropped,
+        selection=table,
+        data=kept,
+    )
+
+
+def _check_options(options: dict[str, Any]) -> None:
+    taken = {"gate", "expert", "gate_features", "expert_features", "n_experts", "random_state"}
+    known = set(MoERegressor().get_params(deep=False)) - taken
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise TypeError(
+            f"moe got unknown arguments {', '.join(map(repr, unknown))}; beside its own it takes "
+            + ", ".join(sorted(known))
+        )
+
+
+def _gate(spec: FormulaSpec) -> Softmax | Constant:
+    if spec.z_names or not spec.z_intercept:
+        return Softmax(fit_intercept=spec.z_intercept)
+    return Constant()
+
+
+def _expert(family: Any, spec: FormulaSpec) -> Expert:
+    from dataclasses import replace
+
+    expert: Expert = resolve("expert", family, "family")
+    if expert.degree != 1:
+        raise ValueError(
+            "family has degree != 1; write polynomials in the formula instead, as poly(x, 2)"
+        )
+    return replace(expert, fit_intercept=spec.x_intercept)  # type: ignore[type-var]

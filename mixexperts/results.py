@@ -1,0 +1,379 @@
+"""Results of a formula fit: named tables, the summary, and predictions for data frames."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mixexperts._archive import saveable
+from mixexperts._batch import Array
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from mixexperts.estimators import MoERegressor
+    from mixexperts.formula import FormulaSpec
+    from mixexperts.predictive import Predictive
+
+
+@saveable("MoEResults")
+class MoEResults:
+    """A fitted mixture of experts with names, as :func:`mixexperts.moe` returns it.
+
+    In everything named (tables, plots, columns of data frames) the experts are numbered from
+    1 to K in ascending order of their mean fitted response; in arrays expert k is row k - 1.
+
+    Attributes
+    ----------
+    estimator : MoERegressor
+        The fitted scikit-learn estimator behind the results.
+    formula : str
+        Formula of the fit, experts and gate.
+    llf, aic, bic, icl : float
+        Log-likelihood and criteria (lower is better) on the data of the fit.
+    nobs : float
+        Number of rows used, or the sum of their weights.
+    df_model : int
+        Number of free parameters.
+    df_resid : float
+        ``nobs - df_model``.
+    converged : bool
+    restarts : DataFrame
+        One row per start.
+    selection : DataFrame or None
+        Criteria against the number of experts, if several were fitted.
+    n_dropped : int
+        Rows left out because of missing values.
+    data : DataFrame or None
+        The data of the fit, by reference. They are never saved or pickled.
+    """
+
+    def __init__(
+        self,
+        estimator: MoERegressor,
+        spec: FormulaSpec,
+        criteria: dict[str, float],
+        *,
+        n_dropped: int = 0,
+        selection: pd.DataFrame | None = None,
+        data: pd.DataFrame | None = None,
+    ) -> None:
+        self.estimator = estimator
+        self.spec = spec
+        self.n_dropped = n_dropped
+        self.selection = selection
+        self.data = data
+        self._criteria = criteria
+
+    # --- saving ------------------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "data": None}
+
+    def to_state(self) -> dict[str, Any]:
+        """What a saved file holds; the data are not in it."""
+        state = self.__getstate__()
+        state["spec"] = self.spec.to_state()
+        return state
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> MoEResults:
+        """Inverse of :meth:`to_state`."""
+        from mixexperts.formula import FormulaSpec
+
+        results = cls.__new__(cls)
+        vars(results).update(state)
+        results.spec = FormulaSpec.from_state(state["spec"])
+        return results
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to a file that :func:`mixexperts.load` reads; data are not saved."""
+        from mixexperts.io import save
+
+        save(self, path)
+
+    # --- numbers -----------------------------------------------------------------------------
+
+    @property
+    def formula(self) -> str:
+        """Formula of the fit."""
+        return self.spec.formula
+
+    @property
+    def n_experts(self) -> int:
+        """Number of experts K."""
+        return len(self.estimator.mass_)
+
+    @property
+    def llf(self) -> float:
+        """Log-likelihood."""
+        return float(self.estimator.log_likelihood_)
+
+    @property
+    def aic(self) -> float:
+        """Akaike's criterion; lower is better."""
+        return self._criteria["aic"]
+
+    @property
+    def bic(self) -> float:
+        """Schwarz's criterion; lower is better."""
+        return self._criteria["bic"]
+
+    @property
+    def icl(self) -> float:
+        """Integrated completed likelihood (BIC plus twice the entropy); lower is better."""
+        return self._criteria["icl"]
+
+    @property
+    def nobs(self) -> float:
+        """Number of rows used, or the sum of their weights."""
+        return float(self.estimator.weight_sum_)
+
+    @property
+    def df_model(self) -> int:
+        """Number of free parameters."""
+        return int(self.estimator.n_parameters_)
+
+    @property
+    def df_resid(self) -> float:
+        """``nobs - df_model``."""
+        return self.nobs - self.df_model
+
+    @property
+    def converged(self) -> bool:
+        """Whether the best start converged."""
+        return bool(self.estimator.converged_)
+
+    @property
+    def restarts(self) -> pd.DataFrame:
+        """One row per start."""
+        return self.estimator.restarts_
+
+    @property
+    def expert_table(self) -> pd.DataFrame:
+        """Expert parameters: one row per term and the scale, one column per expert."""
+        import pandas as pd
+
+        est = self.estimator
+        rows: dict[str, Array] = {}
+        if est.frame_.expert_map.intercept:
+            rows["Intercept"] = est.intercept_
+        rows |= dict(zip(est.expert_terms_, est.coef_.T, strict=True))
+        rows["scale"] = est.scale_
+        return pd.DataFrame.from_dict(rows, orient="index", columns=self._experts())
+
+    @property
+    def gate_table(self) -> pd.DataFrame:
+        """Gate coefficients: one row per term, one column per expert; the last is zero."""
+        import pandas as pd
+
+        est = self.estimator
+        rows: dict[str, Array] = {}
+        if est.frame_.gate_map.intercept or not est.model_.gate.uses_features:
+            rows["Intercept"] = est.gate_intercept_
+        rows |= dict(zip(est.gate_terms_, est.gate_coef_.T, strict=True))
+        return pd.DataFrame.from_dict(rows, orient="index", columns=self._experts())
+
+    @property
+    def params(self) -> pd.Series:
+        """All free parameters, indexed by part (``expert`` or ``gate``), expert and term.
+
+        The gate's reference, expert K, has no free parameters and is left out.
+        """
+        import pandas as pd
+
+        parts = {"expert": self.expert_table, "gate": self.gate_table.iloc[:, :-1]}
+        series = [
+            (part, expert, term, table.at[term, expert])
+            for part, table in parts.items()
+            for expert in table.columns
+            for term in table.index
+        ]
+        index = pd.MultiIndex.from_tuples(
+            [row[:3] for row in series], names=["part", "expert", "term"]
+        )
+        return pd.Series([row[3] for row in series], index=index, name="params")
+
+    def _experts(self) -> pd.Index:
+        import pandas as pd
+
+        return pd.RangeIndex(1, self.n_experts + 1, name="expert")
+
+    # --- predictions -------------------------------------------------------------------------
+
+    def design(
+        self, data: pd.DataFrame | None = None, *, response: bool = False
+    ) -> tuple[pd.DataFrame, Array | None]:
+        """Columns that the estimator sees for data (by default those of the fit), and y.
+
+        Raises
+        ------
+        ValueError
+            If no data are given and none are at hand, or columns are missing.
+        """
+        frame = self._data(data)
+        built = self.spec.transform(frame, response=response)
+        columns = union_design(built, frame.index[built.rows])
+        return columns, built.y if response else None
+
+    def _data(self, data: pd.DataFrame | None) -> pd.DataFrame:
+        if data is not None:
+            import pandas as pd
+
+            return data if isinstance(data, pd.DataFrame) else pd.DataFrame(data)
+        if self.data is None:
+            raise ValueError("data is missing: a loaded model holds no data; pass a data frame")
+        return self.data
+
+    def _offset(self, data: pd.DataFrame | None, offset: Any) -> Any:
+        if offset is not None or self.spec.offset is None:
+            return offset
+        frame = self._data(data)
+        if self.spec.offset not in frame.columns:
+            raise ValueError(
+                f"data lacks the offset column {self.spec.offset!r} of the fit; add it or pass "
+                "offset="
+            )
+        return frame[self.spec.offset].to_numpy(dtype=float)
+
+    def predict(self, data: pd.DataFrame | None = None, *, offset: Any = None) -> pd.Series:
+        """Mean of the response for each row of a data frame.
+
+        Parameters
+        ----------
+        data : DataFrame, optional
+            Rows to predict; by default those of the fit. Columns are matched by name; levels
+            of factors that the fit never saw raise an error.
+        offset : array-like, optional
+            By default the offset column of the fit, if there was one.
+
+        Returns
+        -------
+        Series of length n, indexed as ``data``
+        """
+        import pandas as pd
+
+        X, _ = self.design(data)
+        mean = self.estimator.predict(X, offset=self._offset(data, offset))
+        return pd.Series(mean, index=X.index, name=self.spec.y_name)
+
+    def predict_experts(
+        self, data: pd.DataFrame | None = None, *, offset: Any = None
+    ) -> pd.DataFrame:
+        """Mean of each expert for each row, (n, K)."""
+        X, _ = self.design(data)
+        return self._named(
+            self.estimator.predict_experts(X, offset=self._offset(data, offset)), X.index
+        )
+
+    def gate_proba(self, data: pd.DataFrame | None = None) -> pd.DataFrame:
+        """Mixing weights of each row given its features, (n, K)."""
+        X, _ = self.design(data)
+        return self._named(self.estimator.gate_proba(X), X.index)
+
+    def posterior(self, data: pd.DataFrame | None = None, *, offset: Any = None) -> pd.DataFrame:
+        """Responsibilities: probabilities of the experts given features and response, (n, K)."""
+        X, y = self.design(data, response=True)
+        resp = self.estimator.responsibilities(X, y, offset=self._offset(data, offset))
+        return self._named(resp, X.index)
+
+    def predictive(self, data: pd.DataFrame | None = None, *, offset: Any = None) -> Predictive:
+        """Predictive distribution of the response for each row.
+
+        Returns
+        -------
+        Predictive
+            With ``mean``, ``var``, ``std``, ``pdf``, ``cdf``, ``ppf``, ``interval``, ``sample``.
+        """
+        X, _ = self.design(data)
+        return self.estimator.predictive(X, offset=self._offset(data, offset))
+
+    def _named(self, values: Array, index: pd.Index) -> pd.DataFrame:
+        import pandas as pd
+
+        return pd.DataFrame(values, index=index, columns=self._experts())
+
+    # --- reading -----------------------------------------------------------------------------
+
+    def plot(self, kind: str = "fit", **options: Any) -> Any:
+        """Draw the fit; see :mod:`mixexperts.plots`.
+
+        Parameters
+        ----------
+        kind : {"fit", "gate", "history", "restarts", "selection"}, default="fit"
+        **options
+            Passed to the plot function.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
+        plots = importlib.import_module("mixexperts.plots")
+        kinds = ("fit", "gate", "history", "restarts", "selection")
+        if kind not in kinds:
+            raise ValueError(f"kind={kind!r} is not known; known kinds: {', '.join(kinds)}")
+        return getattr(plots, f"plot_{kind}")(self, **options)
+
+    def notes(self) -> list[str]:
+        """What a reader of the numbers must know, in sentences."""
+        est = self.estimator
+        reached, total = int(self.restarts["reached_best"].sum()), len(self.restarts)
+        notes = ["Experts are numbered by their mean fitted response, lowest first."]
+        if self.n_experts > 1:
+            notes.append(f"The gate's reference is expert {self.n_experts}.")
+            notes.append(
+                f"The best log-likelihood was reached by {reached} of {total} starts"
+                + (" only; more starts (n_init) may find a better one." if reached == 1 < total else ".")
+            )
+        if self.n_dropped:
+            notes.append(f"{self.n_dropped} rows with missing values were left out.")
+        for part, design in (("experts", est.frame_.expert_map), ("gate", est.frame_.gate_map)):
+            if design.dependent:
+                notes.append(
+                    f"The design of the {part} lacks full rank ({', '.join(design.dependent)}): "
+                    "its coefficients are those of minimum norm."
+                )
+        if not self.converged:
+            notes.append(f"The fit did not converge (status: {est.status_}).")
+        if est.flags_:
+            notes.append("Degenerate: " + "; ".join(est.flags_) + ".")
+        if est.separated_:
+            notes.append(
+                "The gate separates the experts perfectly: the sizes of its coefficients have no "
+                "finite maximum."
+            )
+        return notes
+
+    def summary(self) -> Any:
+        """Summary in the manner of statsmodels: fit, experts, gate, notes.
+
+        Returns
+        -------
+        statsmodels.iolib.summary.Summary
+            Prints as text; ``as_html()`` and ``as_latex()`` give the other forms.
+        """
+        from mixexperts._summary import summary
+
+        return summary(self)
+
+    def __repr__(self) -> str:
+        return (
+            f"MoEResults({self.formula!r}, n_experts={self.n_experts}, llf={self.llf:.4f}, "
+            f"bic={self.bic:.4f}, status={self.estimator.status_!r})"
+        )
+
+    def _repr_html_(self) -> str:
+        html: str = self.summary().as_html()
+        return html
+
+
+def union_design(built: Any, index: pd.Index) -> pd.DataFrame:
+    """Columns of experts and gate side by side, a column that both use only once."""
+    import pandas as pd
+
+    columns: dict[str, Array] = dict(zip(built.x_names, np.asarray(built.X, float).T, strict=True))
+    columns |= dict(zip(built.z_names, np.asarray(built.Z, float).T, strict=True))
+    return pd.DataFrame(columns, index=index)
