@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from mixexperts._batch import Array, Batch
+from mixexperts._batch import Array, Batch, tree_sum
 from mixexperts._registry import resolve
 from mixexperts.em.checkpoint import Checkpoint, fingerprint
 from mixexperts.em.engine import EMResult, Model
@@ -219,7 +219,7 @@ class BaseMoE(BaseEstimator):  # type: ignore[misc]
         import pandas as pd
 
         best = restarts.best
-        order = _canonical_order(model, best, batch)
+        order = _canonical_order(model, best, batch.split(self.chunk_rows or _BLOCK_ROWS))
         theta = model.permute(best.theta, order)
         jacobian = frame.log_jacobian(float(batch.weight.sum()))
         table = pd.DataFrame(restarts.table(jacobian, frame.scale))
@@ -486,12 +486,20 @@ def _start_sample(batch: Batch, seed: int) -> Batch:
     )
 
 
-def _canonical_order(model: Model, result: EMResult, batch: Batch) -> Array:
-    """Experts by ascending mean fitted response over the training rows (ties: coefficients)."""
-    centre = batch.row_weight() @ batch.X / batch.row_weight().sum()
-    coef = result.theta.expert["coef"]
-    keys = [*coef.T[::-1], np.round(coef @ centre, 12)]
-    return np.lexsort(keys)
+def _canonical_order(model: Model, result: EMResult, blocks: Sequence[Batch]) -> Array:
+    """Experts by ascending mean fitted response over the rows they explain."""
+
+    def fitted(block: Batch) -> dict[str, Array]:
+        joint = model.log_joint(result.theta, block)
+        resp = np.exp(joint - np.logaddexp.reduce(joint, axis=1, keepdims=True))
+        weighted = block.spread_units(resp * block.weight[:, None])
+        mean = model.expert.mean(result.theta.expert, block)
+        return {"mass": weighted.sum(axis=0), "sum": (weighted * mean).sum(axis=0)}
+
+    total = tree_sum([fitted(block) for block in blocks])
+    level = total["sum"] / np.maximum(total["mass"], np.finfo(float).tiny)
+    # Coefficients settle ties, up to the rounding of the level.
+    return np.lexsort([*result.theta.expert["coef"].T[::-1], np.round(level, 10)])
 
 
 def _renumber(flags: tuple[str, ...], order: Array) -> tuple[str, ...]:

@@ -109,7 +109,8 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
 
     Notes
     -----
-    Experts are ordered by their mean fitted response over the training rows, lowest first.
+    Experts are ordered by their mean fitted response over the rows they explain (weighted by
+    the responsibilities), lowest first.
 
     With a free scale per expert the likelihood is unbounded: an expert can collapse on a few
     rows. A solution with an expert on fewer effective rows than its parameters + 1, or with

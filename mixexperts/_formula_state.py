@@ -75,7 +75,7 @@ def listing(names: Iterable[Any], limit: int = 12) -> str:
 
 def near(name: str, options: Iterable[Any]) -> str:
     """A "did you mean" remark, empty where nothing is close (case is ignored)."""
-    by_lower = {str(option).lower(): option for option in options}
+    by_lower = {option.lower(): option for option in sorted(map(str, options))}
     close = difflib.get_close_matches(name.lower(), by_lower, n=3)
     return f" (did you mean {' or '.join(repr(by_lower[key]) for key in close)}?)" if close else ""
 
@@ -110,9 +110,8 @@ def refuse_changed(label: str, alone: Array, together: Array, names: Iterable[st
     made = [name for name, is_off in zip(names, off, strict=True) if is_off]
     if made:
         raise DesignError(
-            f"{label}: the values of {listing(made)} in one row hang on the other rows, so they "
-            "would change with the data at prediction; use center(x), scale(x), ..., or compute "
-            "the column before fitting"
+            f"{label}: {listing(made)} of one row hangs on the other rows and would change with "
+            "the new data; use center(x), scale(x), ..., or compute the column before fitting"
         )
 
 
@@ -153,6 +152,7 @@ def columns_used(
 ) -> tuple[str, ...]:
     """Data columns that the terms read, in order; a name known to neither list raises."""
     used: dict[str, None] = {}
+    called: set[str] = set()
     known, functions = list(columns), set(functions)
     for expr, how in dict.fromkeys(factor for term in terms for factor in term):
         values, calls = names_in(expr, how)
@@ -160,15 +160,19 @@ def columns_used(
             if name in known:
                 used[name] = None
             elif how == "lookup" or name not in functions:
+                what = "not a column" if how == "lookup" else "neither a column nor in env"
                 raise DesignError(
-                    f"{label} uses {name!r}, which is not a column"
-                    f"{near(name, known)}; columns: {listing(known)}"
+                    f"{label} uses {name!r}, which is {what}{near(name, known)}; "
+                    f"columns: {listing(known)}"
                 )
         for name in sorted(calls - functions):
             raise DesignError(
                 f"{label} calls the unknown function {name!r}{near(name, functions)}; "
                 f"a function of your own goes in env={{{name!r}: ...}}"
             )
+        called |= calls
+    if called & set(used):
+        raise DesignError(f"{label} calls {listing(called & set(used))}, a column; rename it")
     return tuple(used)
 
 
@@ -220,7 +224,7 @@ def split(
     if not gates:
         gate_left, gates_right = parse("~ 1" if gate is None else gate, dot)
         if gate_left or len(gates_right) > 1:
-            raise DesignError(f"gate={gate!r} must have one side and one part, such as '~ z'")
+            raise DesignError(f"gate={gate!r} must have one side and one part, as in '~ z'")
         gates = list(gates_right)
     if not experts:
         raise DesignError(
@@ -323,8 +327,7 @@ def check_lookups(label: str, terms: Terms, table: Clean) -> None:
         column, kind = table.frame[name], table.kinds[name]
         if kind == "other":
             raise DesignError(
-                f"{label} uses column {name!r} of type {column.dtype}, neither numbers nor "
-                "labels; convert it first, for example to days as a number"
+                f"{label} uses column {name!r} of type {column.dtype}; convert it to numbers first"
             )
         if kind == "label" and label == "the response":
             raise DesignError(
@@ -385,9 +388,7 @@ def clean(
     if missing == "none":
         bad[:] = False
     if bad.all():
-        raise DesignError(
-            f"no complete row among {len(frame)}; missing values in {counts}; fill them"
-        )
+        raise DesignError(f"no complete row of {len(frame)}; missing in {counts}; fill them")
     keep = np.flatnonzero(~bad)
     kept = {name: column.iloc[keep].reset_index(drop=True) for name, column in columns.items()}
     found = {name: kinds[name] if kinds else kind_of(column) for name, column in kept.items()}

@@ -10,54 +10,62 @@ if TYPE_CHECKING:
 
     from mixexperts.results import MoEResults
 
-_PER_TABLE = 6
+_PER_TABLE = 5
+_WIDTH = 78
+_COLUMN = 12
 
 
 def summary(results: MoEResults) -> Any:
     """Summary of a fitted mixture of experts; see :meth:`MoEResults.summary`."""
     from statsmodels.iolib.summary import Summary
 
-    text = Summary()
-    text.tables.append(_header(results))
-    text.tables += _grids("Experts", _with_share(results))
+    tables = [("Experts", _with_share(results))]
     if results.n_experts > 1:
-        est = results.estimator
-        name = est.model_.gate.name
+        name = results.estimator.model_.gate.name
         title = f"Gate ({name}): log odds against expert {results.n_experts}"
-        text.tables += _grids(title, results.gate_table.iloc[:, :-1])
+        tables.append((title, results.gate_table.iloc[:, :-1]))
+    stub = max(len(str(term)) for _, table in tables for term in table.index)
+    most = min(max(table.shape[1] for _, table in tables), _PER_TABLE)
+    width = max(_WIDTH, stub + most * (_COLUMN + 1))
+
+    text = Summary()
+    text.tables.append(_header(results, width))
+    for title, table in tables:
+        text.tables += _grids(title, table, width)
     text.add_extra_txt([f"[{i}] {note}" for i, note in enumerate(results.notes(), start=1)])
     return text
 
 
-def _header(results: MoEResults) -> Any:
+def _header(results: MoEResults, width: int) -> Any:
     from statsmodels.iolib.table import SimpleTable
-    from statsmodels.iolib.tableformatting import fmt_2cols
 
     est = results.estimator
     nobs = results.nobs
-    left = [
-        ("Dep. variable:", results.spec.y_name),
-        ("Experts:", f"{results.n_experts} x {est.model_.expert.name}"),
-        ("Gate:", est.model_.gate.name),
-        ("No. observations:", f"{nobs:.0f}" if nobs == round(nobs) else f"{nobs:.6g}"),
-        ("Free parameters:", f"{results.df_model}"),
-        ("Date:", time.strftime("%a, %d %b %Y")),
-    ]
-    right = [
-        ("Log-likelihood:", f"{results.llf:.4f}"),
-        ("AIC:", f"{results.aic:.4f}"),
-        ("BIC:", f"{results.bic:.4f}"),
-        ("ICL:", f"{results.icl:.4f}"),
-        ("Status:", est.status_),
-        ("Passes:", f"{est.n_iter_}"),
-    ]
     rows = [
-        [a, b, f"  {c}", d] for (a, b), (c, d) in zip(left, right, strict=True)
+        ["Dep. variable:", results.spec.y_name, "Log-likelihood:", f"{results.llf:.4f}"],
+        [
+            "Experts:",
+            f"{results.n_experts} x {est.model_.expert.name}",
+            "AIC:",
+            f"{results.aic:.4f}",
+        ],
+        ["Gate:", est.model_.gate.name, "BIC:", f"{results.bic:.4f}"],
+        [
+            "No. observations:",
+            f"{nobs:.0f}" if nobs == round(nobs) else f"{nobs:.6g}",
+            "ICL:",
+            f"{results.icl:.4f}",
+        ],
+        ["Free parameters:", f"{results.df_model}", "Status:", est.status_],
+        ["Date:", time.strftime("%a, %d %b %Y"), "Passes:", f"{est.n_iter_}"],
     ]
-    data = [row[1:] for row in rows]
-    title = f"Mixture-of-experts regression: {results.formula}"
+    widths = [17, width - 17 - 20 - 16 - 3, 20, 16]
+    for row in rows:
+        row[2] = "    " + row[2]
     return SimpleTable(
-        data, headers=None, stubs=[row[0] for row in rows], title=title, txt_fmt=fmt_2cols
+        rows,
+        title=f"Mixture-of-experts regression: {results.formula}",
+        txt_fmt=_format(widths, "lrlr", header=False),
     )
 
 
@@ -68,24 +76,47 @@ def _with_share(results: MoEResults) -> pd.DataFrame:
     return table
 
 
-def _grids(title: str, table: pd.DataFrame) -> list[Any]:
+def _grids(title: str, table: pd.DataFrame, width: int) -> list[Any]:
     """Terms by experts, at most a few experts side by side."""
     from statsmodels.iolib.table import SimpleTable
-    from statsmodels.iolib.tableformatting import fmt_params
 
     grids = []
     for first in range(0, table.shape[1], _PER_TABLE):
         part = table.iloc[:, first : first + _PER_TABLE]
+        count = part.shape[1]
+        widths = [width - count * (_COLUMN + 1), *[_COLUMN] * count]
         grids.append(
             SimpleTable(
                 [[_number(value) for value in row] for row in part.to_numpy()],
                 headers=[f"expert {number}" for number in part.columns],
                 stubs=[str(term) for term in part.index],
                 title=title if first == 0 else None,
-                txt_fmt=fmt_params,
+                txt_fmt=_format(widths, "r", header=True),
             )
         )
     return grids
+
+
+def _format(widths: list[int], aligns: str, *, header: bool) -> dict[str, Any]:
+    """Text format of a table with fixed column widths, so that all tables are equally wide."""
+    return {
+        "data_fmts": ["%s"],
+        "empty_cell": "",
+        "colwidths": widths,
+        "colsep": " ",
+        "row_pre": "",
+        "row_post": "",
+        "table_dec_above": "=",
+        "table_dec_below": "=",
+        "header_dec_below": "-" if header else None,
+        "header_fmt": "%s",
+        "stub_fmt": "%s",
+        "title_align": "c",
+        "header_align": "r",
+        "data_aligns": aligns,
+        "stubs_align": "l",
+        "fmt": "txt",
+    }
 
 
 def _number(value: float) -> str:

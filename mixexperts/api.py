@@ -5,6 +5,8 @@ from __future__ import annotations
 import numbers
 from typing import Any
 
+import pandas as pd
+
 from mixexperts._registry import resolve
 from mixexperts.estimators import MoERegressor
 from mixexperts.experts.base import Expert
@@ -83,8 +85,8 @@ def moe(
     spec, built = FormulaSpec.fit(
         formula, data, gate, missing=missing, weights=weights, offset=offset, env=env
     )
-    frame = data if hasattr(data, "iloc") else None
-    X = union_design(built, frame.index[built.rows] if frame is not None else None)
+    frame = data if isinstance(data, pd.DataFrame) else pd.DataFrame(data)
+    X = union_design(built, frame.index[built.rows])
     estimator = MoERegressor(
         gate=_gate(spec),
         expert=_expert(family, spec),
@@ -109,7 +111,8 @@ def moe(
     criteria = {
         name: getattr(estimator, name)(X, built.y, **fit_data) for name in CRITERIA
     }
-    kept = frame.iloc[built.rows] if frame is not None and built.n_dropped else frame
+    kept = frame.iloc[built.rows] if built.n_dropped else frame
+    given_offset = None if spec.offset is not None else built.extra.get("offset")
     return MoEResults(
         estimator,
         spec,
@@ -117,6 +120,7 @@ def moe(
         n_dropped=built.n_dropped,
         selection=table,
         data=kept,
+        offset=given_offset,
     )
 
 

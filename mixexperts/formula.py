@@ -74,7 +74,7 @@ class _Materializer(PandasMaterializer):  # type: ignore[misc]
 
 def _parse(text: str, columns: Iterable[str]) -> tuple[tuple[Terms, ...], tuple[Terms, ...]]:
     """Left parts and right parts of a formula; `columns` are what "." stands for."""
-    if re.search(r"[~|]\s*(\||$)", text.strip()):
+    if re.search(r"(^|[~|])\s*(\||$)", text.strip()):
         raise DesignError(f"the formula {text!r} has an empty part; write 1 for a constant")
     try:
         parsed = Formula(text, _context={"__formulaic_variables_available__": columns})

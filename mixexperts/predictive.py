@@ -173,7 +173,7 @@ class Predictive:
         if prob.ndim > 1:
             raise ValueError(f"q must be a scalar or (m,), got shape {prob.shape}; use q.ravel()")
         flat = _fraction(prob, "q", "[0, 1]").ravel()
-        ends = np.array([self._bracket(float(p)) for p in flat]).reshape(-1, 3, self.n_rows)
+        ends = np.array([self._bracket(float(p)) for p in flat]).reshape(flat.size, 3, self.n_rows)
         lo, hi, start = ends.transpose(1, 2, 0).reshape(3, -1)
         rows, target = np.repeat(self._rows, flat.size), np.tile(flat, self.n_rows)
         hi, lo = np.where(target == 0.0, lo, hi), np.where(target == 1.0, hi, lo)
@@ -278,7 +278,8 @@ class Predictive:
         log_weight = self._log_weight[rows]
         with np.errstate(over="ignore", invalid="ignore"):
             log_joint = log_weight + self._expert.log_prob(self._params, self._at(rows, value))
-        return np.logaddexp.reduce(np.where(log_weight > -np.inf, log_joint, -np.inf), axis=1)
+        log_joint = np.where(log_weight > -np.inf, log_joint, -np.inf)
+        return np.asarray(np.logaddexp.reduce(log_joint, axis=1))
 
     def _lower(self, rows: Array, value: Array) -> Array:
         cdf = self._expert.cdf(self._params, self._at(rows, value))
@@ -358,10 +359,9 @@ class Predictive:
 
     def _slope(self, rows: Array, x: Array, h: Array) -> Array:
         """Derivative of the log density by a central difference."""
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             rise = self._log_density(rows, x + h) - self._log_density(rows, x - h)
-            slope: Array = rise / (2.0 * h)
-        return slope
+            return rise / (2.0 * h)
 
     def _edges(
         self, rows: Array, x: Array, log_f: Array, level: Array
@@ -375,7 +375,7 @@ class Predictive:
 
         def probe(i: Array, u: Array) -> tuple[Array, Array, Array]:
             excess = self._log_density(cell[i], u) - want[i]
-            with np.errstate(divide="ignore", invalid="ignore"):
+            with np.errstate(all="ignore"):
                 step = -excess / self._slope(cell[i], u, h[i])
             return sign[i] * excess > 0.0, np.abs(excess) <= 4 * _EPS * (1 + np.abs(want[i])), step
 
@@ -397,7 +397,7 @@ class Predictive:
 
         def probe(i: Array, level: Array) -> tuple[Array, Array, Array]:
             held, rate = mass(i, level)
-            with np.errstate(divide="ignore", invalid="ignore"):
+            with np.errstate(all="ignore"):
                 step = (held - confidence) / (rate * np.exp(level))
             return held > confidence, np.abs(held - confidence) <= 1e-13, step
 
@@ -472,20 +472,19 @@ def _blocks(n: int, size: int) -> Iterator[slice]:
 
 
 def _checked(log_weight: Any, n_rows: int) -> Array:
-    weight = np.array(log_weight, dtype=float)
-    if weight.ndim != 2 or weight.shape[0] != n_rows or weight.shape[1] == 0:
+    array = np.array(log_weight, dtype=float)
+    if array.ndim != 2 or array.shape[0] != n_rows or array.shape[1] == 0:
         raise ValueError(
-            f"log_weight must have shape ({n_rows}, K), got {weight.shape}; give one line per row"
+            f"log_weight must have shape ({n_rows}, K), got {array.shape}; give one line per row"
         )
     with np.errstate(over="ignore"):
-        total = np.exp(weight).sum(axis=1)
-    wrong = np.flatnonzero(~(np.abs(total - 1.0) <= 1e-8))
-    if wrong.size:
+        total = np.exp(array).sum(axis=1)
+    for row in np.flatnonzero(~(np.abs(total - 1.0) <= 1e-8)):
         raise ValueError(
-            f"mixing weights must sum to 1, but those of row {wrong[0]} sum to "
-            f"{total[wrong[0]]:.9g}; pass their logarithms, normalised"
+            f"mixing weights must sum to 1, those of row {row} sum to {total[row]:.9g}; pass "
+            "normalised log weights"
         )
-    return weight
+    return array
 
 
 def _fraction(value: Any, name: str, within: str) -> Array:

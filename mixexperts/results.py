@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,12 +20,40 @@ if TYPE_CHECKING:
     from mixexperts.predictive import Predictive
 
 
+@dataclass(frozen=True)
+class Rows:
+    """Rows as the estimator sees them.
+
+    Attributes
+    ----------
+    X : DataFrame of shape (m, n_columns)
+    y, offset : ndarray of shape (m,) or None
+    kept : ndarray of int of shape (m,)
+        Their positions among the n rows of the data.
+    index : Index of length n
+    """
+
+    X: pd.DataFrame
+    y: Array | None
+    offset: Array | None
+    kept: Array
+    index: pd.Index
+
+    def spread(self, values: Array) -> Array:
+        """Values of the kept rows (m, ...) at their places among all rows, NaN elsewhere."""
+        if len(values) == len(self.index):
+            return values
+        full = np.full((len(self.index), *values.shape[1:]), np.nan)
+        full[self.kept] = values
+        return full
+
+
 @saveable("MoEResults")
 class MoEResults:
     """A fitted mixture of experts with names, as :func:`mixexperts.moe` returns it.
 
     In everything named (tables, plots, columns of data frames) the experts are numbered from
-    1 to K in ascending order of their mean fitted response; in arrays expert k is row k - 1.
+    1 to K in ascending order of their mean fitted response over the rows they explain; in arrays expert k is row k - 1.
 
     Attributes
     ----------
@@ -60,6 +89,7 @@ class MoEResults:
         n_dropped: int = 0,
         selection: pd.DataFrame | None = None,
         data: pd.DataFrame | None = None,
+        offset: Array | None = None,
     ) -> None:
         self.estimator = estimator
         self.spec = spec
@@ -67,11 +97,13 @@ class MoEResults:
         self.selection = selection
         self.data = data
         self._criteria = criteria
+        # An offset given as an array belongs to the data of the fit, and goes where they go.
+        self._fit_offset = offset
 
     # --- saving ------------------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "data": None}
+        return {**vars(self), "data": None, "_fit_offset": None}
 
     def to_state(self) -> dict[str, Any]:
         """What a saved file holds; the data are not in it."""
@@ -205,19 +237,37 @@ class MoEResults:
     # --- predictions -------------------------------------------------------------------------
 
     def design(
-        self, data: pd.DataFrame | None = None, *, response: bool = False
-    ) -> tuple[pd.DataFrame, Array | None]:
+        self,
+        data: pd.DataFrame | None = None,
+        *,
+        response: bool = False,
+        offset: Any = None,
+        missing: str = "raise",
+    ) -> Rows:
         """Columns that the estimator sees for data (by default those of the fit), and y.
+
+        Parameters
+        ----------
+        data : DataFrame, optional
+        response : bool, default=False
+            Whether to evaluate the response too.
+        offset : array-like, optional
+            By default the offset column of the fit, if there was one.
+        missing : {"raise", "drop", "none"}, default="raise"
+            What to do with rows that lack a value.
 
         Raises
         ------
         ValueError
-            If no data are given and none are at hand, or columns are missing.
+            If no data are given and none are at hand, columns are missing, or a factor has a
+            level that the fit never saw.
         """
         frame = self._data(data)
-        built = self.spec.transform(frame, response=response)
+        if offset is None and data is None:
+            offset = self._fit_offset
+        built = self.spec.transform(frame, response=response, offset=offset, missing=missing)
         columns = union_design(built, frame.index[built.rows])
-        return columns, built.y if response else None
+        return Rows(columns, built.y, built.extra.get("offset"), built.rows, frame.index)
 
     def _data(self, data: pd.DataFrame | None) -> pd.DataFrame:
         if data is not None:
@@ -228,26 +278,16 @@ class MoEResults:
             raise ValueError("data is missing: a loaded model holds no data; pass a data frame")
         return self.data
 
-    def _offset(self, data: pd.DataFrame | None, offset: Any) -> Any:
-        if offset is not None or self.spec.offset is None:
-            return offset
-        frame = self._data(data)
-        if self.spec.offset not in frame.columns:
-            raise ValueError(
-                f"data lacks the offset column {self.spec.offset!r} of the fit; add it or pass "
-                "offset="
-            )
-        return frame[self.spec.offset].to_numpy(dtype=float)
-
     def predict(self, data: pd.DataFrame | None = None, *, offset: Any = None) -> pd.Series:
         """Mean of the response for each row of a data frame.
 
         Parameters
         ----------
         data : DataFrame, optional
-            Rows to predict; by default those of the fit. Columns are matched by name; levels
-            of factors that the fit never saw raise an error.
-        offset : array-like, optional
+            Rows to predict; by default those of the fit. Columns are matched by name; a level
+            of a factor that the fit never saw raises an error. Rows with missing values
+            give NaN.
+        offset : array-like of shape (n,), optional
             By default the offset column of the fit, if there was one.
 
         Returns
@@ -256,29 +296,27 @@ class MoEResults:
         """
         import pandas as pd
 
-        X, _ = self.design(data)
-        mean = self.estimator.predict(X, offset=self._offset(data, offset))
-        return pd.Series(mean, index=X.index, name=self.spec.y_name)
+        rows = self.design(data, offset=offset, missing="drop")
+        mean = rows.spread(self.estimator.predict(rows.X, offset=rows.offset))
+        return pd.Series(mean, index=rows.index, name=self.spec.y_name)
 
     def predict_experts(
         self, data: pd.DataFrame | None = None, *, offset: Any = None
     ) -> pd.DataFrame:
-        """Mean of each expert for each row, (n, K)."""
-        X, _ = self.design(data)
-        return self._named(
-            self.estimator.predict_experts(X, offset=self._offset(data, offset)), X.index
-        )
+        """Mean of each expert for each row, (n, K); arguments as in :meth:`predict`."""
+        rows = self.design(data, offset=offset, missing="drop")
+        return self._named(self.estimator.predict_experts(rows.X, offset=rows.offset), rows)
 
-    def gate_proba(self, data: pd.DataFrame | None = None) -> pd.DataFrame:
+    def gate_proba(self, data: pd.DataFrame | None = None, *, offset: Any = None) -> pd.DataFrame:
         """Mixing weights of each row given its features, (n, K)."""
-        X, _ = self.design(data)
-        return self._named(self.estimator.gate_proba(X), X.index)
+        rows = self.design(data, offset=offset, missing="drop")
+        return self._named(self.estimator.gate_proba(rows.X), rows)
 
     def posterior(self, data: pd.DataFrame | None = None, *, offset: Any = None) -> pd.DataFrame:
         """Responsibilities: probabilities of the experts given features and response, (n, K)."""
-        X, y = self.design(data, response=True)
-        resp = self.estimator.responsibilities(X, y, offset=self._offset(data, offset))
-        return self._named(resp, X.index)
+        rows = self.design(data, response=True, offset=offset, missing="drop")
+        resp = self.estimator.responsibilities(rows.X, rows.y, offset=rows.offset)
+        return self._named(resp, rows)
 
     def predictive(self, data: pd.DataFrame | None = None, *, offset: Any = None) -> Predictive:
         """Predictive distribution of the response for each row.
@@ -287,14 +325,19 @@ class MoEResults:
         -------
         Predictive
             With ``mean``, ``var``, ``std``, ``pdf``, ``cdf``, ``ppf``, ``interval``, ``sample``.
-        """
-        X, _ = self.design(data)
-        return self.estimator.predictive(X, offset=self._offset(data, offset))
 
-    def _named(self, values: Array, index: pd.Index) -> pd.DataFrame:
+        Raises
+        ------
+        ValueError
+            If rows have missing values: a distribution has no NaN.
+        """
+        rows = self.design(data, offset=offset)
+        return self.estimator.predictive(rows.X, offset=rows.offset)
+
+    def _named(self, values: Array, rows: Rows) -> pd.DataFrame:
         import pandas as pd
 
-        return pd.DataFrame(values, index=index, columns=self._experts())
+        return pd.DataFrame(rows.spread(values), index=rows.index, columns=self._experts())
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -321,7 +364,7 @@ class MoEResults:
         """What a reader of the numbers must know, in sentences."""
         est = self.estimator
         reached, total = int(self.restarts["reached_best"].sum()), len(self.restarts)
-        notes = ["Experts are numbered by their mean fitted response, lowest first."]
+        notes = ["Experts are numbered by the mean fitted response of the rows they explain, lowest first."]
         if self.n_experts > 1:
             notes.append(f"The gate's reference is expert {self.n_experts}.")
             notes.append(
