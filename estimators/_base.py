@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -31,7 +31,7 @@ _BLOCK_ROWS = 16384
 _START_ROWS = 20000
 
 
-class BaseMoE(BaseEstimator):  # type: ignore[misc]
+class BaseMoE(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Shared machinery of the estimators; parameters are documented in the subclasses."""
 
     # Declared for the type checker; each subclass assigns them in its __init__.
@@ -152,9 +152,7 @@ class BaseMoE(BaseEstimator):  # type: ignore[misc]
         names = None
         if hasattr(self, "feature_names_in_"):
             names = tuple(str(name) for name in self.feature_names_in_)
-        experts = checks.feature_columns(
-            self.expert_features, n_features, names, "expert_features"
-        )
+        experts = checks.feature_columns(self.expert_features, n_features, names, "expert_features")
         gate = checks.feature_columns(self.gate_features, n_features, names, "gate_features")
         if not getattr(resolve("gate", self.gate, "gate"), "uses_features", True):
             gate = gate[:0]
@@ -169,9 +167,7 @@ class BaseMoE(BaseEstimator):  # type: ignore[misc]
             else:
                 listed = ", ".join(map(repr, design.dependent[:10]))
                 more = f" and {len(design.dependent) - 10} more" * (len(design.dependent) > 10)
-                reason = (
-                    f"{listed}{more} are constant or linear combinations of the other columns"
-                )
+                reason = f"{listed}{more} are constant or linear combinations of the other columns"
             warnings.warn(
                 f"the design of the {room} lacks full rank: {reason}; its coefficients are those "
                 "of minimum norm",
@@ -183,9 +179,7 @@ class BaseMoE(BaseEstimator):  # type: ignore[misc]
         if self.warm_start and hasattr(self, "theta_") and len(self.mass_) == settings.n_experts:
             starts = make_starts(self, 1, settings.n_experts, model, frame, batch)
         else:
-            starts = make_starts(
-                self.init, self.n_init, settings.n_experts, model, frame, batch
-            )
+            starts = make_starts(self.init, self.n_init, settings.n_experts, model, frame, batch)
         blocks = batch.split(self.chunk_rows or _BLOCK_ROWS)
         settings, checkpoint = self._checkpoint(model, blocks, starts, settings)
         return fit_restarts(
@@ -305,9 +299,7 @@ class BaseMoE(BaseEstimator):  # type: ignore[misc]
 
     # --- prediction ------------------------------------------------------------------------
 
-    def _batch(
-        self, X: Any, y: Any = None, offset: Any = None, sample_weight: Any = None
-    ) -> Batch:
+    def _batch(self, X: Any, y: Any = None, offset: Any = None, sample_weight: Any = None) -> Batch:
         """New rows as the engine sees them."""
         check_is_fitted(self, "theta_")
         X = self._reordered(X)
@@ -324,18 +316,15 @@ class BaseMoE(BaseEstimator):  # type: ignore[misc]
         return batch
 
     def _reordered(self, X: Any) -> Any:
-        """Columns of a DataFrame by name: reordered or extra ones do no harm."""
+        """The columns of a DataFrame in the order of the fit.
+
+        Missing and additional columns are left for scikit-learn to refuse by name.
+        """
         if not (hasattr(X, "columns") and hasattr(self, "feature_names_in_")):
             return X
         wanted = list(self.feature_names_in_)
-        missing = [name for name in wanted if name not in X.columns]
-        if missing:
-            # scikit-learn's wording first, so that its users recognise it
-            raise ValueError(
-                "The feature names should match those that were passed during fit. Feature names "
-                f"seen at fit time, yet now missing: {', '.join(map(repr, missing))}"
-            )
-        return X[wanted] if list(X.columns) != wanted else X
+        given = list(X.columns)
+        return X[wanted] if given != wanted and sorted(map(str, given)) == sorted(wanted) else X
 
     def gate_proba(self, X: Any) -> Array:
         """Mixing weights given x.
@@ -352,6 +341,35 @@ class BaseMoE(BaseEstimator):  # type: ignore[misc]
         batch = self._batch(X)
         proba: Array = np.exp(self.model_.gate.log_prob(self.theta_.gate, batch))
         return proba
+
+    def transform(self, X: Any) -> Array:
+        """Mixing weights given x, as features for a later step; the same as ``gate_proba``.
+
+        With ``set_output(transform="pandas")`` a DataFrame with columns ``gate1``, ``gate2``, ...
+
+        Parameters
+        ----------
+        X : array-like of shape (n, n_features)
+
+        Returns
+        -------
+        ndarray or DataFrame of shape (n, n_experts)
+        """
+        return self.gate_proba(X)
+
+    def get_feature_names_out(self, input_features: Any = None) -> Array:
+        """Names of the columns of :meth:`transform`: ``gate1`` to ``gateK``.
+
+        Parameters
+        ----------
+        input_features : ignored
+
+        Returns
+        -------
+        ndarray of str of shape (n_experts,)
+        """
+        check_is_fitted(self, "theta_")
+        return np.array([f"gate{k}" for k in range(1, len(self.mass_) + 1)], dtype=object)
 
     def responsibilities(self, X: Any, y: Any, *, offset: Any = None) -> Array:
         """Posterior probabilities of the experts given x and y.

@@ -23,9 +23,10 @@ def nonnegative_number(value: Any, argument: str) -> float:
     """A finite real number >= 0."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{argument} must be a number >= 0, got {value!r}")
-    if not (np.isfinite(value) and value >= 0):
+    number = float(value)
+    if not (np.isfinite(number) and number >= 0):
         raise ValueError(f"{argument} must be a finite number >= 0, got {value!r}")
-    return float(value)
+    return number
 
 
 def sample_weight_array(sample_weight: Any, n: int) -> Array:
@@ -47,9 +48,7 @@ def sample_weight_array(sample_weight: Any, n: int) -> Array:
         raise ValueError("sample_weight contains NaN or infinity; give finite weights >= 0")
     if (weight < 0).any():
         row = int(np.flatnonzero(weight < 0)[0])
-        raise ValueError(
-            f"sample_weight must not be negative, got {weight[row]:g} in row {row}"
-        )
+        raise ValueError(f"sample_weight must not be negative, got {weight[row]:g} in row {row}")
     if not weight.any():
         raise ValueError("sample_weight is zero in every row; give at least one positive weight")
     return weight
@@ -100,7 +99,7 @@ def feature_columns(
         return np.arange(n_features)
     if isinstance(features, slice):
         return np.arange(n_features)[features]
-    if isinstance(features, str | numbers.Integral) and not isinstance(features, bool):
+    if isinstance(features, str | int | np.integer):
         features = [features]
     values = np.asarray(features)
     if values.ndim != 1:
@@ -132,7 +131,7 @@ def _column(item: Any, n_features: int, names: tuple[str, ...] | None, argument:
                 + ", ".join(map(repr, names))
             )
         return names.index(item)
-    if not isinstance(item, numbers.Integral) or isinstance(item, bool):
+    if isinstance(item, bool) or not isinstance(item, numbers.Integral):
         raise TypeError(f"{argument} must hold column names or indices, got {item!r}")
     if not -n_features <= int(item) < n_features:
         raise ValueError(

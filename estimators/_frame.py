@@ -76,9 +76,7 @@ class Frame:
             scale = math.sqrt(weight @ (response - centre) ** 2 / weight.sum())
         return cls(expert_columns, gate_columns, maps[0], maps[1], loc, scale)
 
-    def batch(
-        self, X: Array, y: Array | None, weight: Array | None, offset: Array | None
-    ) -> Batch:
+    def batch(self, X: Array, y: Array | None, weight: Array | None, offset: Array | None) -> Batch:
         """The engine's view of rows; without y the response is a placeholder."""
         n = X.shape[0]
         return Batch(

@@ -179,9 +179,7 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         self.gate_penalty = gate_penalty
         self.expert_penalty = expert_penalty
 
-    def fit(
-        self, X: Any, y: Any, sample_weight: Any = None, *, offset: Any = None
-    ) -> MoERegressor:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, offset: Any = None) -> MoERegressor:
         """Fit the mixture.
 
         Parameters

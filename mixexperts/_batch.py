@@ -148,9 +148,7 @@ class SerialExecutor:
         """Place the blocks where the work happens; here they stay where they are."""
         return tuple(blocks)
 
-    def map_reduce(
-        self, function: Callable[[Batch], Stats], handle: Sequence[Batch]
-    ) -> Stats:
+    def map_reduce(self, function: Callable[[Batch], Stats], handle: Sequence[Batch]) -> Stats:
         """Apply ``function`` to every block and add the results in a fixed tree order."""
         return tree_sum([function(block) for block in handle])
 

@@ -151,8 +151,7 @@ def columns_used(
     label: str, terms: Terms, columns: Iterable[Any], functions: Iterable[str]
 ) -> tuple[str, ...]:
     """Data columns that the terms read, in order; a name known to neither list raises."""
-    used: dict[str, None] = {}
-    called: set[str] = set()
+    used, called = dict[str, None](), set[str]()
     known, functions = list(columns), set(functions)
     for expr, how in dict.fromkeys(factor for term in terms for factor in term):
         values, calls = names_in(expr, how)
@@ -255,7 +254,7 @@ def as_frame(data: Any) -> pd.DataFrame:
 
 
 def pick(frame: pd.DataFrame, names: Iterable[str], what: str) -> pd.DataFrame:
-    """The named columns, rows renumbered from 0; each must be there exactly once."""
+    """The named columns; each must be there exactly once."""
     wanted = list(names)
     absent = [name for name in wanted if name not in frame.columns]
     if absent:
@@ -266,7 +265,7 @@ def pick(frame: pd.DataFrame, names: Iterable[str], what: str) -> pd.DataFrame:
     doubled = [name for name in wanted if (frame.columns == name).sum() > 1]
     if doubled:
         raise DesignError(f"data has more than one column named {listing(doubled)}; rename them")
-    return frame[wanted].reset_index(drop=True)
+    return frame[wanted]
 
 
 def extra_column(what: str, value: Any, frame: pd.DataFrame) -> pd.Series[Any]:
@@ -279,7 +278,7 @@ def extra_column(what: str, value: Any, frame: pd.DataFrame) -> pd.Series[Any]:
             f"{what} has shape {array.shape}, but data has {len(frame)} rows; "
             "give a column name or one value per row"
         )
-    return pd.Series(array).reset_index(drop=True)
+    return pd.Series(array)
 
 
 def kind_of(column: pd.Series[Any]) -> Kind:
@@ -431,7 +430,7 @@ def encode(value: Any, where: str) -> Any:
     if isinstance(value, numbers.Real):
         return float(value)
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-        return {"array": value.tolist(), "shape": list(value.shape), "dtype": value.dtype.str}
+        return {"array": value.tolist(), "dtype": value.dtype.str}
     if isinstance(value, Mapping):
         return {"map": [[encode(k, where), encode(v, where)] for k, v in value.items()]}
     if isinstance(value, list | tuple):
@@ -445,7 +444,7 @@ def encode(value: Any, where: str) -> Any:
 def decode(value: Any) -> Any:
     """Invert `encode`; each call makes new objects."""
     if isinstance(value, dict) and "array" in value:
-        return np.asarray(value["array"], dtype=value["dtype"]).reshape(value["shape"])
+        return np.asarray(value["array"], dtype=value["dtype"])
     if isinstance(value, dict):
         return {decode(k): decode(v) for k, v in value["map"]}
     return [decode(item) for item in value] if isinstance(value, list) else value

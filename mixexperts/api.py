@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -25,7 +25,7 @@ def moe(
     family: Any = "gaussian",
     weights: Any = None,
     offset: Any = None,
-    missing: str = "drop",
+    missing: Literal["drop", "raise", "none"] = "drop",
     criterion: str = "bic",
     random_state: Any = 0,
     env: dict[str, Any] | None = None,
@@ -95,7 +95,7 @@ def moe(
         random_state=random_state,
         **options,
     )
-    fit_data = {
+    fit_data: dict[str, Any] = {
         "sample_weight": built.extra.get("weights"),
         "offset": built.extra.get("offset"),
     }
@@ -104,13 +104,9 @@ def moe(
         estimator.set_params(n_experts=n_experts).fit(X, built.y, **fit_data)
     else:
         values = experts_range(n_experts)
-        selection = select(
-            estimator, X, built.y, n_experts=values, criterion=criterion, **fit_data
-        )
+        selection = select(estimator, X, built.y, n_experts=values, criterion=criterion, **fit_data)
         estimator, table = selection.best_estimator, selection.table
-    criteria = {
-        name: getattr(estimator, name)(X, built.y, **fit_data) for name in CRITERIA
-    }
+    criteria = {name: getattr(estimator, name)(X, built.y, **fit_data) for name in CRITERIA}
     kept = frame.iloc[built.rows] if built.n_dropped else frame
     given_offset = None if spec.offset is not None else built.extra.get("offset")
     return MoEResults(

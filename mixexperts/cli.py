@@ -74,9 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--formula", required=True, help='"y ~ x | z": experts, bar, gate')
     fit.add_argument("--gate", help='terms of the gate, "~ z", instead of the bar')
     fit.add_argument("--family", default="gaussian", help="family of the experts")
-    fit.add_argument(
-        "--experts", type=_experts, default=2, metavar="K", help="2, or 1:5, or 1,2,4"
-    )
+    fit.add_argument("--experts", type=_experts, default=2, metavar="K", help="2, or 1:5, or 1,2,4")
     fit.add_argument("--criterion", default="bic", help="bic, aic or icl")
     fit.add_argument("--weights", help="column of case weights")
     fit.add_argument("--offset", help="column of offsets")

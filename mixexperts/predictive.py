@@ -93,8 +93,8 @@ class Predictive:
         self._batch = self._at(self._rows, batch.y)
 
     def __repr__(self) -> str:
-        sizes = f"n_rows={self.n_rows}, n_experts={self.n_experts}"
-        return f"Predictive(expert={self._expert.name!r}, {sizes})"
+        name, (n_rows, n_experts) = self._expert.name, self._weight.shape
+        return f"Predictive(expert={name!r}, n_rows={n_rows}, n_experts={n_experts})"
 
     @property
     def n_rows(self) -> int:
@@ -349,13 +349,10 @@ class Predictive:
         left, mid, right = f[:, :-2], f[:, 1:-1], f[:, 2:]
         peak = (mid >= left) & (mid > right)
         row, col = np.nonzero(peak | ((mid <= left) & (mid < right)))
-        sign, cell = np.where(peak[row, col], 1.0, -1.0), rows[row]
-        fine = x.copy()
-        fine[row, col + 1] = _golden(
-            lambda u: sign * self._log_density(cell, u), x[row, col], x[row, col + 2]
-        )
-        fine.sort(axis=1)
-        return fine, self._grid(self._log_density, rows, fine)
+        sign, density = np.where(peak[row, col], 1.0, -1.0), partial(self._log_density, rows[row])
+        x[row, col + 1] = _golden(density, sign, x[row, col], x[row, col + 2])
+        x.sort(axis=1)
+        return x, self._grid(self._log_density, rows, x)
 
     def _slope(self, rows: Array, x: Array, h: Array) -> Array:
         """Derivative of the log density by a central difference."""
@@ -390,26 +387,22 @@ class Predictive:
         lo = _reach(np.minimum(log_f[:, 1:], log_f[:, :-1]), part, confidence)
         lo = np.maximum(lo, hi - 800.0)  # what lies lower still has no mass in floats
 
-        def mass(i: Array, level: Array) -> tuple[Array, Array]:
-            row, sign, edge, mobility = self._edges(rows[i], x[i], log_f[i], level)
-            below = sign * self._lower(rows[i][row], edge)
-            return np.bincount(row, below, i.size), np.bincount(row, mobility, i.size)
-
         def probe(i: Array, level: Array) -> tuple[Array, Array, Array]:
-            held, rate = mass(i, level)
+            row, sign, edge, mobility = self._edges(rows[i], x[i], log_f[i], level)
+            excess = np.bincount(row, sign * self._lower(rows[i][row], edge), i.size) - confidence
             with np.errstate(all="ignore"):
-                step = (held - confidence) / (rate * np.exp(level))
-            return held > confidence, np.abs(held - confidence) <= 1e-13, step
+                step = excess / (np.bincount(row, mobility, i.size) * np.exp(level))
+            return excess > 0.0, np.abs(excess) <= 1e-13, step
 
-        every = np.arange(rows.size)
         level = _solve(probe, lo, hi, 0.5 * (lo + hi))
-        if (np.abs(mass(every, level)[0] - confidence) > _MASS_TOL).any():
+        row, sign, edge, _ = self._edges(rows, x, log_f, level)
+        held = np.bincount(row, sign * self._lower(rows[row], edge), rows.size)
+        if (np.abs(held - confidence) > _MASS_TOL).any():
             raise UnsupportedCombinationError(
                 f"no highest-density region of {self._expert.name!r} has mass {confidence:g}: its "
                 f"distribution has jumps; use interval({confidence:g})"
             )
-        row, _, edge, _ = self._edges(rows, x, log_f, level)
-        cuts = np.searchsorted(row[::2], every[1:])
+        cuts = np.searchsorted(row[::2], np.arange(1, rows.size))
         pairs = np.split(self._report(edge).reshape(-1, 2), cuts)
         return [[(lower, upper) for lower, upper in pair.tolist()] for pair in pairs]
 
@@ -444,16 +437,16 @@ def _solve(probe: _Probe, lo: Array, hi: Array, x: Array) -> Array:
     return hi
 
 
-def _golden(function: Callable[[Array], Array], lo: Array, hi: Array) -> Array:
-    """Points between lo and hi where a function with one peak is greatest."""
+def _golden(function: Callable[[Array], Array], sign: Array, lo: Array, hi: Array) -> Array:
+    """Points between lo and hi where ``sign * function``, with one peak there, is greatest."""
     ratio = 0.5 * (math.sqrt(5.0) - 1.0)
     left, right = hi - ratio * (hi - lo), lo + ratio * (hi - lo)
-    f_left, f_right = function(left), function(right)
+    f_left, f_right = sign * function(left), sign * function(right)
     for _ in range(40):
         first = f_left > f_right
         lo, hi = np.where(first, lo, left), np.where(first, right, hi)
         new = np.where(first, hi - ratio * (hi - lo), lo + ratio * (hi - lo))
-        f_new = function(new)
+        f_new = sign * function(new)
         left, right = np.where(first, new, right), np.where(first, left, new)
         f_left, f_right = np.where(first, f_new, f_right), np.where(first, f_left, f_new)
     return np.where(f_left > f_right, left, right)

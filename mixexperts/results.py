@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -53,7 +53,8 @@ class MoEResults:
     """A fitted mixture of experts with names, as :func:`mixexperts.moe` returns it.
 
     In everything named (tables, plots, columns of data frames) the experts are numbered from
-    1 to K in ascending order of their mean fitted response over the rows they explain; in arrays expert k is row k - 1.
+    1 to K in ascending order of their mean fitted response over the rows they explain; in
+    arrays expert k is row k - 1.
 
     Attributes
     ----------
@@ -242,7 +243,7 @@ class MoEResults:
         *,
         response: bool = False,
         offset: Any = None,
-        missing: str = "raise",
+        missing: Literal["drop", "raise", "none"] = "raise",
     ) -> Rows:
         """Columns that the estimator sees for data (by default those of the fit), and y.
 
@@ -364,12 +365,12 @@ class MoEResults:
         """What a reader of the numbers must know, in sentences."""
         est = self.estimator
         reached, total = int(self.restarts["reached_best"].sum()), len(self.restarts)
-        notes = ["Experts are numbered by the mean fitted response of the rows they explain, lowest first."]
+        notes = ["Experts are numbered by the mean fitted response of their rows, lowest first."]
         if self.n_experts > 1:
             notes.append(f"The gate's reference is expert {self.n_experts}.")
+            advice = " only; more (n_init) may find a better one" if reached == 1 < total else ""
             notes.append(
-                f"The best log-likelihood was reached by {reached} of {total} starts"
-                + (" only; more starts (n_init) may find a better one." if reached == 1 < total else ".")
+                f"The best log-likelihood was reached by {reached} of {total} starts{advice}."
             )
         if self.n_dropped:
             notes.append(f"{self.n_dropped} rows with missing values were left out.")

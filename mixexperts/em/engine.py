@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -64,9 +64,7 @@ class Model:
 
     def permute(self, theta: Theta, order: Array) -> Theta:
         """The same mixture with its experts in another order."""
-        return Theta(
-            self.gate.permute(theta.gate, order), self.expert.permute(theta.expert, order)
-        )
+        return Theta(self.gate.permute(theta.gate, order), self.expert.permute(theta.expert, order))
 
     def penalty_value(self, theta: Theta) -> float:
         """Value of both penalties."""
@@ -168,9 +166,7 @@ def part(stats: Stats, room: str) -> Stats:
     """The statistics of one room, ``"gate"`` or ``"expert"``, with their own names."""
     prefix = f"{room}."
     return {
-        name.removeprefix(prefix): value
-        for name, value in stats.items()
-        if name.startswith(prefix)
+        name.removeprefix(prefix): value for name, value in stats.items() if name.startswith(prefix)
     }
 
 

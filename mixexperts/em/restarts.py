@@ -149,7 +149,9 @@ def fit_restarts(
         for i, result in done.items():
             progress.show(starts[i], result)
         try:
-            for i, result in _run(model, blocks, sample, starts, settings, todo, n_jobs, checkpoint):
+            for i, result in _run(
+                model, blocks, sample, starts, settings, todo, n_jobs, checkpoint
+            ):
                 done[i] = result
                 progress.show(starts[i], result)
                 if checkpoint:
@@ -174,11 +176,9 @@ def _run(
     from joblib import Parallel, delayed, effective_n_jobs
     from threadpoolctl import threadpool_limits
 
-    if len(todo) > 1 and effective_n_jobs(n_jobs) > 1:
+    if len(todo) > 1 and effective_n_jobs(n_jobs) > 1:  # type: ignore[arg-type]
         # Workers of joblib limit their own BLAS threads.
-        tasks = (
-            delayed(_indexed)(i, model, blocks, sample, starts[i], settings) for i in todo
-        )
+        tasks = (delayed(_indexed)(i, model, blocks, sample, starts[i], settings) for i in todo)
         yield from Parallel(n_jobs=n_jobs, return_as="generator_unordered")(tasks)
         return
     # Blocks are too thin for the threads of BLAS to pay: waking them costs more than the product.
@@ -188,8 +188,11 @@ def _run(
             if checkpoint:
                 resume = checkpoint.running.get(i)
                 callback = _Reporter(checkpoint, i)
-            yield i, run_start(
-                model, blocks, sample, starts[i], settings, resume=resume, callback=callback
+            yield (
+                i,
+                run_start(
+                    model, blocks, sample, starts[i], settings, resume=resume, callback=callback
+                ),
             )
 
 

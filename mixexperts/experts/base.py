@@ -108,9 +108,7 @@ class Expert(ABC):
         """Mean of each expert at each row, (n, K)."""
 
     @abstractmethod
-    def sample(
-        self, params: Params, batch: Batch, label: Array, rng: np.random.Generator
-    ) -> Array:
+    def sample(self, params: Params, batch: Batch, label: Array, rng: np.random.Generator) -> Array:
         """One response per row from the expert that ``label`` (n,) names."""
 
     def variance(self, params: Params, batch: Batch) -> Array:

@@ -69,7 +69,8 @@ class Gaussian(Expert):
         mean = batch.X @ params["coef"].T
         if batch.offset is not None:
             mean += batch.offset[:, None]
-        return np.subtract(batch.y[:, None], mean, out=mean)
+        residual: Array = np.subtract(batch.y[:, None], mean, out=mean)
+        return residual
 
     def init_params(self, batch: Batch, resp: Array, rng: np.random.Generator) -> Params:
         """Weighted least squares from zero coefficients and the overall scale."""
@@ -186,9 +187,7 @@ class Gaussian(Expert):
         quantile: Array = self.mean(params, batch) + params["scale"] * ndtri(probability)
         return quantile
 
-    def sample(
-        self, params: Params, batch: Batch, label: Array, rng: np.random.Generator
-    ) -> Array:
+    def sample(self, params: Params, batch: Batch, label: Array, rng: np.random.Generator) -> Array:
         rows = np.arange(batch.n_rows)
         noise: Array = rng.standard_normal(batch.n_rows) * params["scale"][label]
         return self.mean(params, batch)[rows, label] + noise

@@ -98,7 +98,7 @@ class Softmax(Gate):
 
     def n_params(self, params: Params) -> int:
         n_experts, q = params["coef"].shape
-        return (n_experts - 1) * q
+        return int((n_experts - 1) * q)
 
     def separation(self, params: Params, stats: Stats) -> bool:
         information = _square(stats["information"])

@@ -80,7 +80,7 @@ def experts_range(n_experts: Any) -> list[int]:
     if not values:
         raise ValueError("n_experts is empty; give at least one number of experts")
     for value in values:
-        if not isinstance(value, numbers.Integral) or isinstance(value, bool):
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
             raise TypeError(f"n_experts must hold positive integers, got {value!r}")
         if value < 1:
             raise ValueError(f"n_experts must hold positive integers, got {value!r}")
@@ -143,7 +143,9 @@ def select(
     for value in values:
         fitted = _fit_one(est, X, y, value, estimators, sample_weight, offset)
         estimators[value] = fitted
-        rows.append(_row(fitted, X, y, dict.fromkeys((*criteria, criterion)), sample_weight, offset))
+        rows.append(
+            _row(fitted, X, y, dict.fromkeys((*criteria, criterion)), sample_weight, offset)
+        )
     table = pd.DataFrame(rows, index=pd.Index(values, name="n_experts"))
     selection = Selection(table, estimators, criterion)
     best = selection.best_estimator

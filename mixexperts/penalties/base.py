@@ -81,9 +81,7 @@ class Penalty(ABC):
         """Gradient at ``coef`` (..., p), of the same shape."""
 
     @abstractmethod
-    def minimize_quadratic(
-        self, hess: Array, grad: Array, coef: Array, penalized: Array
-    ) -> Array:
+    def minimize_quadratic(self, hess: Array, grad: Array, coef: Array, penalized: Array) -> Array:
         """Step d (p,) that minimises ``d @ hess @ d / 2 - grad @ d + value(coef + d)``."""
 
 
@@ -106,9 +104,7 @@ class NoPenalty(Penalty):
     def gradient(self, coef: Array, penalized: Array) -> Array:
         return np.zeros_like(coef)
 
-    def minimize_quadratic(
-        self, hess: Array, grad: Array, coef: Array, penalized: Array
-    ) -> Array:
+    def minimize_quadratic(self, hess: Array, grad: Array, coef: Array, penalized: Array) -> Array:
         return solve_symmetric(hess, grad)
 
 
@@ -146,8 +142,6 @@ class Ridge(Penalty):
         gradient: Array = self.alpha * coef * penalized
         return gradient
 
-    def minimize_quadratic(
-        self, hess: Array, grad: Array, coef: Array, penalized: Array
-    ) -> Array:
+    def minimize_quadratic(self, hess: Array, grad: Array, coef: Array, penalized: Array) -> Array:
         weight = self.alpha * penalized
         return solve_symmetric(hess + np.diag(weight), grad - weight * coef)

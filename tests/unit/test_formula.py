@@ -143,6 +143,7 @@ class TestDesign:
         assert_allclose(d.X[:, 1], np.log(df["1st"]))
         assert_array_equal(d.X[:, 2], df["a.b"])
         assert spec.gate == "~ 1 + scale(`a b`)"
+        assert FormulaSpec.fit("y ~ Q('a b')", df)[0].variables == {"a b"}
         with pytest.raises(DesignError, match="calls 'scale', a column"):
             FormulaSpec.fit("y ~ scale + scale(`a b`)", df)
 
@@ -348,6 +349,12 @@ class TestLevels:
     def test_unseen_in_the_first_data(self, df):
         with pytest.raises(UnseenLevelError, match=r"'h' .*: 3; known levels: 1, 2"):
             FormulaSpec.fit("y ~ C(h, levels=[1, 2])", df)
+
+    def test_said_before_anything_is_coded(self, df, monkeypatch):
+        spec, _ = FormulaSpec.fit("y ~ g", df)
+        monkeypatch.delattr(PandasMaterializer, "_encode_categorical")
+        with pytest.raises(UnseenLevelError, match="'d'"):
+            spec.transform({"g": ["d"]})
 
     def test_absent_levels_are_fine(self, df):
         spec, _ = FormulaSpec.fit("y ~ g + x:C(h)", df)
@@ -619,10 +626,11 @@ class TestFormulaicMoved:
         )
 
     def test_unseen_level_is_a_silent_row_of_zeros(self):
-        matrix = Formula("g").get_model_matrix(pd.DataFrame({"g": ["a", "b"]}), output="numpy")
+        old = pd.DataFrame({"g": ["a", "b"]}, dtype=object)
+        matrix = Formula("g").get_model_matrix(old, output="numpy")
         with warnings.catch_warnings(record=True) as caught:  # pandas may warn as well
             warnings.simplefilter("always")
-            new = matrix.model_spec.get_model_matrix(pd.DataFrame({"g": ["zzz"]}))
+            new = matrix.model_spec.get_model_matrix(pd.DataFrame({"g": ["zzz"]}, dtype=object))
         assert any(issubclass(w.category, DataMismatchWarning) for w in caught)
         assert np.asarray(new).tolist() == [[1.0, 0.0]]
 
@@ -632,7 +640,7 @@ class TestFormulaicMoved:
         assert FormulaMaterializer.for_materializer("pandas") is PandasMaterializer
 
     def test_memory_is_all_in_two_dicts_and_levels_in_categories(self):
-        frame = pd.DataFrame({"x": [1.0, 2.0, 4.0], "g": ["a", "b", "a"]})
+        frame = pd.DataFrame({"x": [1.0, 2.0, 4.0], "g": ["a", "b", "a"]}).astype({"g": object})
         spec = Formula("scale(x) + g").get_model_matrix(frame).model_spec
         assert set(spec.transform_state) == {"scale(x)"}
         kind, state = spec.encoder_state["g"]

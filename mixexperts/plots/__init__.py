@@ -1,0 +1,40 @@
+"""Figures of fitted models, and the tidy tables behind them.
+
+Every plot function takes a fitted :class:`~mixexperts.MoERegressor` or
+:class:`~mixexperts.MoEResults` and returns matplotlib axes; with ``ax=None`` it makes a figure
+of the width of a journal's column. The ``*_frame`` functions return the numbers drawn as data
+frames and need no matplotlib, for use with any other plotting library.
+"""
+
+from mixexperts.plots.diagnostics import (
+    plot_history,
+    plot_posterior,
+    plot_restarts,
+    plot_selection,
+)
+from mixexperts.plots.fit import plot_fit, plot_gate
+from mixexperts.plots.frames import (
+    fit_frame,
+    gate_frame,
+    history_frame,
+    points_frame,
+    posterior_frame,
+    restarts_frame,
+    selection_frame,
+)
+
+__all__ = [
+    "fit_frame",
+    "gate_frame",
+    "history_frame",
+    "plot_fit",
+    "plot_gate",
+    "plot_history",
+    "plot_posterior",
+    "plot_restarts",
+    "plot_selection",
+    "points_frame",
+    "posterior_frame",
+    "restarts_frame",
+    "selection_frame",
+]

@@ -1,0 +1,300 @@
+"""One view of what a plot needs, whether it comes from an estimator or from results."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mixexperts._batch import Array
+from mixexperts.errors import UnseenLevelError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Source:
+    """A fitted model with rows of its variables.
+
+    Attributes
+    ----------
+    estimator : MoERegressor
+        The fitted estimator.
+    results : MoEResults or None
+        None if the estimator came alone.
+    data : DataFrame
+        Complete rows of the variables: features of an estimator, raw columns of results.
+    y : ndarray of shape (n,) or None
+        Response as the formula states it.
+    offset : ndarray of shape (n,) or None
+        Known part of the mean; None where the model has none.
+    variables, gate_variables : tuple of str
+        What predictions depend on, and what the gate's part depends on, in order of mention.
+    response : str
+        Name of the response.
+    """
+
+    estimator: Any
+    results: Any
+    data: pd.DataFrame
+    y: Array | None
+    offset: Array | None
+    variables: tuple[str, ...]
+    gate_variables: tuple[str, ...]
+    response: str
+
+    @property
+    def n_experts(self) -> int:
+        """Number of experts K."""
+        return len(self.estimator.mass_)
+
+    def design(self, frame: pd.DataFrame) -> Any:
+        """What the estimator sees of rows of the variables."""
+        if self.results is not None:
+            return self.results.design(frame)[0]
+        return frame if hasattr(self.estimator, "feature_names_in_") else frame.to_numpy()
+
+    def is_numeric(self, name: str) -> bool:
+        """Whether a variable is a number, and not a truth value or a label."""
+        from pandas.api.types import is_bool_dtype, is_numeric_dtype
+
+        column = self.data[name]
+        return bool(is_numeric_dtype(column) and not is_bool_dtype(column))
+
+    def numeric(self, names: Iterable[str]) -> list[str]:
+        """Those of the names that are numbers."""
+        return [name for name in names if self.is_numeric(name)]
+
+    def is_discrete(self, name: str) -> bool:
+        """Whether a variable is a label or has two values at most."""
+        return not self.is_numeric(name) or self.data[name].nunique() <= 2
+
+    def feature(self, feature: Any, preferred: Iterable[str] = ()) -> str:
+        """A feature by name (of arrays also by position), or the first numeric one."""
+        if feature is None:
+            numeric = self.numeric([*preferred, *self.variables])
+            if not numeric:
+                raise ValueError(
+                    "the model depends on no numeric variable, so there is nothing to draw it "
+                    f"against; its variables: {listing(self.variables)}"
+                )
+            return numeric[0]
+        columns = list(self.data.columns)
+        is_position = isinstance(feature, int | np.integer) and not isinstance(feature, bool)
+        if self.results is None and is_position and feature not in columns:
+            if not -len(columns) <= feature < len(columns):
+                raise ValueError(
+                    f"feature={feature} is not a position among {len(columns)} columns; available: "
+                    + listing(self.variables)
+                )
+            feature = columns[int(feature)]
+        if feature not in self.variables:
+            raise ValueError(
+                f"feature={feature!r} is not a variable of the model; available: "
+                + listing(self.variables)
+            )
+        return str(feature)
+
+    def held(self, feature: str | None, at: Mapping[str, Any] | None) -> dict[str, Any]:
+        """Values of the other variables: as asked, or typical ones."""
+        at = dict(at or {})
+        others = [name for name in self.variables if name != feature]
+        for name, value in at.items():
+            if name not in others:
+                raise ValueError(
+                    f"at names {name!r}, which is not among the other variables: {listing(others)}"
+                )
+            levels = self.data[name].unique().tolist()
+            if not self.is_numeric(name) and value not in levels:
+                raise ValueError(f"at[{name!r}]={value!r} is not a level; levels: {listing(levels)}")
+        return {name: at.get(name, self._typical(name)) for name in others}
+
+    def _typical(self, name: str) -> Any:
+        column = self.data[name]
+        if self.is_discrete(name):
+            return column.mode().iloc[0]
+        return float(column.median() if self.results is not None else column.mean())
+
+    def at_held(self, held: Mapping[str, Any]) -> Array:
+        """Rows that have the held values of the discrete variables, (n,) of bool."""
+        same = np.ones(len(self.data), dtype=bool)
+        for name, value in held.items():
+            if self.is_discrete(name):
+                same &= (self.data[name] == value).to_numpy(dtype=bool)
+        return same
+
+    def grid(self, feature: str | None, values: Any, held: Mapping[str, Any]) -> pd.DataFrame:
+        """Rows that differ in one variable only, (len(values), n_variables)."""
+        import pandas as pd
+
+        columns = {}
+        for name in self.data.columns:
+            given = values if name == feature else [held.get(name, 0.0)] * len(values)
+            dtype = None if self.is_numeric(name) else self.data[name].dtype
+            columns[name] = pd.Series(given, dtype=dtype)
+        return pd.DataFrame(columns)
+
+    def grid_design(self, feature: str | None, values: Any, held: Mapping[str, Any]) -> Any:
+        """Design and offset of :meth:`grid`."""
+        frame = self.grid(feature, values, held)
+        try:
+            X = self.design(frame)
+        except UnseenLevelError as error:
+            raise ValueError(
+                f"the formula takes feature={feature!r} as a factor, so there is no curve along "
+                f"it ({error}); choose another of {listing(self.numeric(self.variables))}"
+            ) from error
+        name = self.results.spec.offset if self.results is not None else None
+        if name is not None:
+            return X, frame[name].to_numpy(dtype=float)
+        return X, None if self.offset is None else np.full(len(frame), np.median(self.offset))
+
+    def responsibilities(self) -> Array:
+        """Posterior probabilities of the experts in each row, (n, K)."""
+        resp: Array = self.estimator.responsibilities(
+            self.design(self.data), self.y, offset=self.offset
+        )
+        return resp
+
+
+def source(
+    model: Any,
+    X: Any = None,
+    y: Any = None,
+    *,
+    data: Any = None,
+    offset: Any = None,
+    response: bool = False,
+) -> Source:
+    """Read a model and its rows; with ``response`` also y.
+
+    Raises
+    ------
+    TypeError
+        If the model is neither a fitted estimator nor results.
+    ValueError
+        If rows are missing or given in the wrong way.
+    """
+    if hasattr(model, "spec") and hasattr(model, "estimator"):
+        if X is not None or y is not None:
+            raise ValueError("X and y go with an estimator; results take data=, a data frame")
+        return _from_results(model, data, offset, response)
+    fitted(model)
+    if data is not None:
+        raise ValueError("data= goes with results of a formula; an estimator takes X and y")
+    return _from_estimator(model, X, y, offset, response)
+
+
+def fitted(model: Any) -> Any:
+    """The fitted estimator of a model: itself, or that of results."""
+    from sklearn.utils.validation import check_is_fitted
+
+    estimator = getattr(model, "estimator", model)
+    if not hasattr(estimator, "gate_proba"):
+        raise TypeError(
+            f"model must be a fitted MoERegressor or MoEResults, got {type(model).__name__}"
+        )
+    check_is_fitted(estimator, "theta_")
+    return estimator
+
+
+def _from_results(results: Any, data: Any, offset: Any, response: bool) -> Source:
+    import pandas as pd
+
+    if data is not None and not isinstance(data, pd.DataFrame):
+        data = pd.DataFrame(data)
+    X, y = results.design(data, response=response)
+    frame = results.data if data is None else data
+    spec = results.spec
+    keep = np.isfinite(X.to_numpy(dtype=float)).all(axis=1)
+    if spec.offset is not None:
+        offset = frame[spec.offset].to_numpy(dtype=float)
+    if offset is not None:
+        offset = _column(offset, len(frame), "offset")
+        keep &= np.isfinite(offset)
+    if response:
+        if np.ndim(y) != 1:
+            raise ValueError(f"the response {spec.y_name!r} has several columns; one can be drawn")
+        keep &= np.isfinite(y)
+        y = y[keep]
+    if not keep.any():
+        raise ValueError("data have no complete row; fill in missing values of the variables")
+    text = f"{spec.formula.partition('~')[2]} {spec.gate}"
+    variables = _in_order(spec.variables, text, frame.columns)
+    return Source(
+        estimator=fitted(results),
+        results=results,
+        data=frame.loc[keep, list(variables)],
+        y=y,
+        offset=None if offset is None else offset[keep],
+        variables=variables,
+        gate_variables=tuple(name for name in variables if _position(name, spec.gate) >= 0),
+        response=spec.y_name,
+    )
+
+
+def _position(name: str, text: str) -> int:
+    """Where a text first names a column, -1 if it does not."""
+    found = re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text)
+    return -1 if found is None else found.start()
+
+
+def _in_order(names: Iterable[str], text: str, columns: Iterable[Any]) -> tuple[str, ...]:
+    """Names in the order of a formula's text; those it does not spell out last, as in the data."""
+    place = {name: i for i, name in enumerate(columns)}
+    first = {name: _position(name, text) for name in names}
+    return tuple(sorted(first, key=lambda name: (first[name] < 0, first[name], place[name])))
+
+
+def _from_estimator(estimator: Any, X: Any, y: Any, offset: Any, response: bool) -> Source:
+    import pandas as pd
+
+    if X is None or (response and y is None):
+        wanted = "X and y" if response else "X"
+        raise ValueError(
+            f"{wanted} missing: an estimator keeps no data; pass the {wanted} to draw, for "
+            "instance those of the fit"
+        )
+    if hasattr(estimator, "feature_names_in_"):
+        names = [str(name) for name in estimator.feature_names_in_]
+        values = X if hasattr(X, "columns") else np.asarray(X)
+    else:
+        names = [f"x{j}" for j in range(estimator.n_features_in_)]
+        values = np.asarray(X)
+    if hasattr(values, "columns"):
+        absent = [name for name in names if name not in values.columns]
+        if absent:
+            raise ValueError(f"X lacks the columns {listing(absent)} of the fit")
+        frame = pd.DataFrame(values)[names]
+    elif values.ndim != 2 or values.shape[1] != len(names):
+        raise ValueError(f"X must have shape (n, {len(names)}) as in the fit, got {values.shape}")
+    else:
+        frame = pd.DataFrame(values, columns=names)
+    design = estimator.frame_
+    used = {*map(int, design.expert_columns), *map(int, design.gate_columns)}
+    return Source(
+        estimator=estimator,
+        results=None,
+        data=frame,
+        y=_column(y, len(frame), "y") if response else None,
+        offset=None if offset is None else _column(offset, len(frame), "offset"),
+        variables=tuple(names[j] for j in sorted(used)),
+        gate_variables=tuple(names[int(j)] for j in design.gate_columns),
+        response=str(getattr(y, "name", None) or "y"),
+    )
+
+
+def _column(values: Any, n: int, name: str) -> Array:
+    array = np.asarray(values, dtype=float)
+    if array.shape not in ((n,), (n, 1)):
+        raise ValueError(f"{name} must hold {n} numbers, one per row, got shape {array.shape}")
+    return array.reshape(n)
+
+
+def listing(names: Iterable[Any]) -> str:
+    """Names in quotes, joined by commas."""
+    return ", ".join(map(repr, names)) or "none"

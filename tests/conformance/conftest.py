@@ -1,0 +1,212 @@
+"""Components of the registry, and batches and parameters that suit any of them.
+
+A family that enters the registry is tested without a change here: its response is found by
+asking it what it accepts, its parameters by fitting that response.
+"""
+
+import dataclasses
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from mixexperts._batch import Batch, Theta
+from mixexperts._registry import all_components
+from mixexperts.em import Model
+from mixexperts.errors import InvalidResponseError
+
+N_EXPERTS = 3
+N_UNITS = 40
+KINDS = ("plain", "weights", "offset", "units", "log_prior", "everything")
+
+
+def _variants(family):
+    """Each class with its defaults, and with each of its switches turned."""
+    found = []
+    for name, cls in all_components(family).items():
+        found.append(pytest.param(cls(), id=name))
+        if dataclasses.is_dataclass(cls):
+            for item in dataclasses.fields(cls):
+                if isinstance(item.default, bool):
+                    turned = cls(**{item.name: not item.default})
+                    found.append(pytest.param(turned, id=f"{name}-{item.name}={not item.default}"))
+    return found
+
+
+def pytest_generate_tests(metafunc):
+    for family in ("expert", "gate", "penalty"):
+        if family in metafunc.fixturenames:
+            metafunc.parametrize(family, _variants(family))
+    if "kind" in metafunc.fixturenames:
+        metafunc.parametrize("kind", KINDS)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20260901)
+
+
+def _responses(rng, n):
+    """Responses from the most to the least general, for a family to choose from."""
+    yield rng.standard_normal(n)
+    yield rng.gamma(2.0, size=n)
+    yield rng.poisson(3.0, size=n).astype(float)
+    yield rng.beta(2.0, 2.0, size=n)
+    yield rng.integers(0, 2, size=n).astype(float)
+
+
+def _accepted(expert, rng, n):
+    for y in _responses(rng, n):
+        try:
+            expert.check_response(y)
+        except InvalidResponseError:
+            continue
+        return y
+    raise AssertionError(f"no candidate response suits {expert!r}; add one to _responses")
+
+
+def _design(rng, n, intercept):
+    columns = rng.standard_normal((n, 2))
+    return np.column_stack([np.ones(n), columns]) if intercept else columns
+
+
+def make_batch(expert, gate, kind, rng, n_units=N_UNITS, n_experts=N_EXPERTS):
+    """A batch that uses the optional parts that ``kind`` names."""
+    every = kind == "everything"
+    unit = None
+    n = n_units
+    if kind == "units" or every:
+        unit = np.repeat(np.arange(n_units), rng.integers(1, 4, size=n_units))
+        n = len(unit)
+    weight = np.ones(n_units)
+    if kind == "weights" or every:
+        weight = rng.uniform(0.2, 3.0, n_units)
+        weight[::7] = 0.0
+    features = gate.uses_features
+    return Batch(
+        y=_accepted(expert, rng, n),
+        designs={"mean": _design(rng, n, expert.fit_intercept)},
+        Z=_design(rng, n_units, gate.fit_intercept) if features else np.empty((n_units, 0)),
+        weight=weight,
+        unit=unit,
+        offset=0.5 * rng.standard_normal(n) if kind == "offset" or every else None,
+        log_prior=rng.normal(size=(n_units, n_experts)) if kind == "log_prior" or every else None,
+    )
+
+
+def redraw(model, theta, batch, rng):
+    """The batch with responses drawn from the model at ``theta``."""
+    score = model.gate.log_prob(theta.gate, batch)
+    if batch.log_prior is not None:
+        score = score + batch.log_prior
+    bound = np.cumsum(np.exp(score - np.logaddexp.reduce(score, axis=1, keepdims=True)), axis=1)
+    label = (rng.random(batch.n_units)[:, None] >= bound[:, :-1]).sum(axis=1)
+    row_label = label if batch.unit is None else label[batch.unit]
+    y = model.expert.sample(theta.expert, batch, row_label, rng)
+    return dataclasses.replace(batch, y=y), label
+
+
+def make_theta(model, batch, rng, n_experts=N_EXPERTS, jitter=0.3):
+    """Parameters in general position: fitted to thirds of the response, then moved."""
+    level = batch.sum_units(batch.y[:, None])[:, 0]
+    rank = np.argsort(np.argsort(level + 1e-6 * rng.standard_normal(batch.n_units)))
+    hard = np.eye(n_experts)[rank * n_experts // batch.n_units]
+    resp = 0.9 * hard + 0.1 / n_experts
+    theta = Theta(
+        model.gate.init_params(batch, resp, rng), model.expert.init_params(batch, resp, rng)
+    )
+    packed = model.pack(theta)
+    return model.unpack(packed + jitter * rng.standard_normal(packed.shape), theta)
+
+
+def separated_theta(model, batch, rng, n_experts=2, tries=30):
+    """Parameters whose experts can be told apart: the clearest of many in general position."""
+    best, clearest = None, np.inf
+    for _ in range(tries):
+        theta = make_theta(model, batch, rng, n_experts, jitter=1.0)
+        drawn, _ = redraw(model, theta, batch, rng)
+        joint = model.log_joint(theta, drawn)
+        resp = np.exp(joint - np.logaddexp.reduce(joint, axis=1, keepdims=True))
+        entropy = -np.sum(resp * np.log(np.maximum(resp, 1e-300))) / len(resp)
+        if resp.mean(axis=0).min() > 0.25 and entropy < clearest:
+            best, clearest = theta, entropy
+    assert best is not None
+    return best
+
+
+def join(batches):
+    """One batch out of several, unit after unit."""
+    first = batches[0]
+    unit = None
+    if first.unit is not None:
+        shifts = np.cumsum([0] + [b.n_units for b in batches[:-1]])
+        unit = np.concatenate([b.unit + s for b, s in zip(batches, shifts, strict=True)])
+
+    def stack(get):
+        return None if get(first) is None else np.concatenate([get(b) for b in batches])
+
+    return Batch(
+        y=stack(lambda b: b.y),
+        designs={name: stack(lambda b, name=name: b.designs[name]) for name in first.designs},
+        Z=stack(lambda b: b.Z),
+        weight=stack(lambda b: b.weight),
+        unit=unit,
+        offset=stack(lambda b: b.offset),
+        log_prior=stack(lambda b: b.log_prior),
+    )
+
+
+def _map_arrays(value, change):
+    if isinstance(value, np.ndarray):
+        return change(value)
+    if isinstance(value, dict):
+        return {name: _map_arrays(item, change) for name, item in value.items()}
+    if isinstance(value, Batch | Theta):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return type(value)(**_map_arrays(fields, change))
+    return value
+
+
+def frozen(value):
+    """A copy whose arrays refuse to be written to."""
+
+    def lock(array):
+        copy = array.copy()
+        copy.flags.writeable = False
+        return copy
+
+    return _map_arrays(value, lock)
+
+
+def as_float32(value):
+    return _map_arrays(value, lambda a: a.astype(np.float32) if a.dtype == np.float64 else a)
+
+
+@pytest.fixture
+def case(rng):
+    """Builds (model, theta, batch) for a gate and an expert; the response follows the model."""
+
+    def build(gate, expert, kind="everything", **options):
+        model = Model(gate, expert, **{k: options.pop(k) for k in list(options) if "penalty" in k})
+        n_experts = options.get("n_experts", N_EXPERTS)
+        batch = make_batch(expert, gate, kind, rng, **options)
+        theta = make_theta(model, batch, rng, n_experts)
+        batch, _ = redraw(model, theta, batch, rng)
+        return frozen_case(model, theta, batch)
+
+    def frozen_case(model, theta, batch):
+        return model, frozen(theta), frozen(batch)
+
+    return build
+
+
+@pytest.fixture
+def tools():
+    """Helpers shared by the files of this folder."""
+    return SimpleNamespace(
+        join=join,
+        frozen=frozen,
+        as_float32=as_float32,
+        redraw=redraw,
+        separated_theta=separated_theta,
+    )
