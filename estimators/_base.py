@@ -234,6 +234,7 @@ class BaseMoE(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.restarts_ = table
         self.n_parameters_ = model.n_params(theta)
         self.weight_sum_ = float(batch.weight.sum())
+        self.has_offset_ = batch.offset is not None
         # The experts were renumbered: say what is wrong in their final numbers.
         self.flags_ = _renumber(best.flags, order)
 
@@ -260,7 +261,7 @@ class BaseMoE(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             )
         if self.separated_:
             warnings.warn(
-                "the gate separates the experts perfectly, so that some of its coefficients have "
+                "the gate separates some experts perfectly, so that some of its coefficients have "
                 "no finite maximum; they stand where the log-likelihood stopped rising. Their "
                 "signs and the predictions can be used, their sizes cannot. A gate_penalty keeps "
                 "them finite",
@@ -312,6 +313,11 @@ class BaseMoE(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         weight = None
         if sample_weight is not None:
             weight = checks.sample_weight_array(sample_weight, len(X))
+        if offset is None and self.has_offset_:
+            raise ValueError(
+                "offset is missing: the model was fitted with one; pass offset= for these rows "
+                "too (zeros for none)"
+            )
         batch: Batch = self.frame_.batch(X, y, weight, checks.offset_array(offset, len(X)))
         return batch
 
@@ -326,6 +332,11 @@ class BaseMoE(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         given = list(X.columns)
         return X[wanted] if given != wanted and sorted(map(str, given)) == sorted(wanted) else X
 
+    def _gate_batch(self, X: Any) -> Batch:
+        """New rows for the gate alone, which has no offset."""
+        offset = np.zeros(len(X)) if self.has_offset_ else None
+        return self._batch(X, offset=offset)
+
     def gate_proba(self, X: Any) -> Array:
         """Mixing weights given x.
 
@@ -338,7 +349,8 @@ class BaseMoE(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         ndarray of shape (n, n_experts)
             Rows sum to one.
         """
-        batch = self._batch(X)
+        check_is_fitted(self, "theta_")
+        batch = self._gate_batch(X)
         proba: Array = np.exp(self.model_.gate.log_prob(self.theta_.gate, batch))
         return proba
 
@@ -438,7 +450,7 @@ class BaseMoE(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             self.model_.gate.log_prob(self.theta_.gate, batch),
             loc=self.frame_.loc,
             scale=self.frame_.scale,
-            index=getattr(X, "index", None),
+            index=X.index if hasattr(X, "columns") else None,
         )
 
     def sample(self, X: Any, *, offset: Any = None, random_state: Any = None) -> Array:

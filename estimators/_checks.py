@@ -77,8 +77,8 @@ def numeric_columns(X: Any, argument: str = "X") -> None:
     text = [
         str(name)
         for name, dtype in X.dtypes.items()
-        if not (pd.api.types.is_numeric_dtype(dtype) or dtype == object)
-        or (dtype == object and X[name].map(lambda v: isinstance(v, str)).any())
+        if not (pd.api.types.is_numeric_dtype(dtype) or pd.api.types.is_object_dtype(dtype))
+        or (pd.api.types.is_object_dtype(dtype) and X[name].map(lambda v: isinstance(v, str)).any())
     ]
     if text:
         raise ValueError(

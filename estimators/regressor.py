@@ -86,11 +86,12 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
     history_ : ndarray
         Objective after each accepted pass of the best start; it never falls.
     n_iter_ : int
-        Passes of the best start.
+        Passes over the data of the best start; ``history_`` is shorter where steps were refused.
     status_ : str
         ``converged``, ``max_iter``, ``degenerate``, ``diverged`` or ``monotonicity_lost``.
     converged_, separated_ : bool
-        Whether ``status_`` is ``converged``; whether the gate separates the experts perfectly.
+        Whether ``status_`` is ``converged``; whether the gate separates some
+        experts perfectly, so that some of its coefficients have no finite maximum.
     flags_ : tuple of str
         What is degenerate, in words.
     mass_ : ndarray of shape (n_experts,)
@@ -102,6 +103,8 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         Number of free parameters.
     weight_sum_ : float
         Sum of the weights, the n of BIC.
+    has_offset_ : bool
+        Whether the fit had an offset; predictions then need one too.
     expert_terms_, gate_terms_ : tuple of str
         Names of the columns of ``coef_`` and ``gate_coef_``.
     n_features_in_, feature_names_in_

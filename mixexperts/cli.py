@@ -19,7 +19,7 @@ _DEMO = (
     ("tempanomalies", "AnnualAnomaly ~ Year | Year"),
     ("tonedata", "tuned ~ stretchratio | stretchratio"),
 )
-_PLOTS = ("fit", "gate", "history", "restarts", "selection")
+_PLOTS = ("fit", "gate", "posterior", "history", "restarts", "selection")
 
 
 class _Parser(argparse.ArgumentParser):

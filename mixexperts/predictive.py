@@ -20,7 +20,6 @@ _EPS = float(np.finfo(float).eps)
 _BLOCK = 1 << 16  # cells (a row and a value) evaluated at a time
 _MAX_STEPS = 512  # of a quantile; every eighth halves the bracket if the others did not
 _LEVELS = np.linspace(-8.0, 8.0, 97)  # normal scores of the probabilities that sample a density
-_MASS_TOL = 1e-6  # largest error of the mass of a highest-density region
 
 #: A function of row numbers (c,) and internal responses (c,), with values (c,).
 _Kernel: TypeAlias = Callable[[Array, Array], Array]
@@ -194,12 +193,7 @@ class Predictive:
         return lower, upper
 
     def hdr(self, confidence: float = 0.9) -> list[list[tuple[float, float]]]:
-        """Highest-density region: the shortest set of the given mass (Hyndman, 1996).
-
-        Parameters
-        ----------
-        confidence : float, default=0.9
-            Mass of the region, in (0, 1).
+        """Highest-density region: the shortest set of mass ``confidence`` (Hyndman, 1996).
 
         Returns
         -------
@@ -397,7 +391,7 @@ class Predictive:
         level = _solve(probe, lo, hi, 0.5 * (lo + hi))
         row, sign, edge, _ = self._edges(rows, x, log_f, level)
         held = np.bincount(row, sign * self._lower(rows[row], edge), rows.size)
-        if (np.abs(held - confidence) > _MASS_TOL).any():
+        if (np.abs(held - confidence) > 1e-6).any():
             raise UnsupportedCombinationError(
                 f"no highest-density region of {self._expert.name!r} has mass {confidence:g}: its "
                 f"distribution has jumps; use interval({confidence:g})"

@@ -347,7 +347,7 @@ class MoEResults:
 
         Parameters
         ----------
-        kind : {"fit", "gate", "history", "restarts", "selection"}, default="fit"
+        kind : {"fit", "gate", "history", "restarts", "selection", "posterior"}, default="fit"
         **options
             Passed to the plot function.
 
@@ -356,7 +356,7 @@ class MoEResults:
         matplotlib Axes
         """
         plots = importlib.import_module("mixexperts.plots")
-        kinds = ("fit", "gate", "history", "restarts", "selection")
+        kinds = ("fit", "gate", "history", "restarts", "selection", "posterior")
         if kind not in kinds:
             raise ValueError(f"kind={kind!r} is not known; known kinds: {', '.join(kinds)}")
         return getattr(plots, f"plot_{kind}")(self, **options)
@@ -370,7 +370,7 @@ class MoEResults:
             notes.append(f"The gate's reference is expert {self.n_experts}.")
             advice = " only; more (n_init) may find a better one" if reached == 1 < total else ""
             notes.append(
-                f"The best log-likelihood was reached by {reached} of {total} starts{advice}."
+                f"The best sound log-likelihood was reached by {reached} of {total} starts{advice}."
             )
         if self.n_dropped:
             notes.append(f"{self.n_dropped} rows with missing values were left out.")
@@ -386,7 +386,7 @@ class MoEResults:
             notes.append("Degenerate: " + "; ".join(est.flags_) + ".")
         if est.separated_:
             notes.append(
-                "The gate separates the experts perfectly: the sizes of its coefficients have no "
+                "The gate separates some experts perfectly: the sizes of its coefficients have no "
                 "finite maximum."
             )
         return notes

@@ -181,6 +181,13 @@ class Gaussian(Expert):
         cdf: Array = ndtr(self._residual(params, batch) / params["scale"])
         return cdf
 
+    def sf(self, params: Params, batch: Batch) -> Array:
+        """Survival function of each expert at ``batch.y``, (n, K), accurate in the upper tail."""
+        from scipy.special import ndtr
+
+        survival: Array = ndtr(-self._residual(params, batch) / params["scale"])
+        return survival
+
     def quantile(self, params: Params, batch: Batch, probability: float) -> Array:
         from scipy.special import ndtri
 

@@ -196,7 +196,7 @@ def _row(
     row: dict[str, Any] = {"log_likelihood": fitted.log_likelihood_, "df": fitted.n_parameters_}
     for name in criteria:
         row[name] = getattr(fitted, name)(X, y, sample_weight=sample_weight, offset=offset)
-    flags = list(fitted.flags_) + ["gate separates perfectly"] * bool(fitted.separated_)
+    flags = list(fitted.flags_) + ["gate separates experts perfectly"] * bool(fitted.separated_)
     row |= {
         "status": fitted.status_,
         "reached_best": int(table["reached_best"].sum()),

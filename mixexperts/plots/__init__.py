@@ -13,15 +13,8 @@ from mixexperts.plots.diagnostics import (
     plot_selection,
 )
 from mixexperts.plots.fit import plot_fit, plot_gate
-from mixexperts.plots.frames import (
-    fit_frame,
-    gate_frame,
-    history_frame,
-    points_frame,
-    posterior_frame,
-    restarts_frame,
-    selection_frame,
-)
+from mixexperts.plots.frames import fit_frame, gate_frame, points_frame, posterior_frame
+from mixexperts.plots.records import history_frame, restarts_frame, selection_frame
 
 __all__ = [
     "fit_frame",

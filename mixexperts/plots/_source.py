@@ -28,6 +28,8 @@ class Source:
         None if the estimator came alone.
     data : DataFrame
         Complete rows of the variables: features of an estimator, raw columns of results.
+    X : array-like of shape (n, n_columns)
+        These rows as the estimator takes them.
     y : ndarray of shape (n,) or None
         Response as the formula states it.
     offset : ndarray of shape (n,) or None
@@ -41,6 +43,7 @@ class Source:
     estimator: Any
     results: Any
     data: pd.DataFrame
+    X: Any
     y: Array | None
     offset: Array | None
     variables: tuple[str, ...]
@@ -51,12 +54,6 @@ class Source:
     def n_experts(self) -> int:
         """Number of experts K."""
         return len(self.estimator.mass_)
-
-    def design(self, frame: pd.DataFrame) -> Any:
-        """What the estimator sees of rows of the variables."""
-        if self.results is not None:
-            return self.results.design(frame)[0]
-        return frame if hasattr(self.estimator, "feature_names_in_") else frame.to_numpy()
 
     def is_numeric(self, name: str) -> bool:
         """Whether a variable is a number, and not a truth value or a label."""
@@ -110,7 +107,9 @@ class Source:
                 )
             levels = self.data[name].unique().tolist()
             if not self.is_numeric(name) and value not in levels:
-                raise ValueError(f"at[{name!r}]={value!r} is not a level; levels: {listing(levels)}")
+                raise ValueError(
+                    f"at[{name!r}]={value!r} is not a level; levels: {listing(levels)}"
+                )
         return {name: at.get(name, self._typical(name)) for name in others}
 
     def _typical(self, name: str) -> Any:
@@ -127,37 +126,35 @@ class Source:
                 same &= (self.data[name] == value).to_numpy(dtype=bool)
         return same
 
-    def grid(self, feature: str | None, values: Any, held: Mapping[str, Any]) -> pd.DataFrame:
-        """Rows that differ in one variable only, (len(values), n_variables)."""
+    def grid(self, feature: str | None, values: Any, held: Mapping[str, Any]) -> tuple[Any, Any]:
+        """Design and offset of m rows that differ in one variable only."""
         import pandas as pd
 
+        m = len(values)
         columns = {}
         for name in self.data.columns:
-            given = values if name == feature else [held.get(name, 0.0)] * len(values)
+            # Columns that are not variables have no bearing on anything.
+            given = values if name == feature else [held.get(name, 0.0)] * m
             dtype = None if self.is_numeric(name) else self.data[name].dtype
             columns[name] = pd.Series(given, dtype=dtype)
-        return pd.DataFrame(columns)
-
-    def grid_design(self, feature: str | None, values: Any, held: Mapping[str, Any]) -> Any:
-        """Design and offset of :meth:`grid`."""
-        frame = self.grid(feature, values, held)
+        frame = pd.DataFrame(columns)
+        offset = None if self.offset is None else np.full(m, np.median(self.offset))
+        if self.results is None:
+            named = hasattr(self.estimator, "feature_names_in_")
+            return frame if named else frame.to_numpy(), offset
+        by_name = self.results.spec.offset is not None
         try:
-            X = self.design(frame)
+            rows = self.results.design(frame, offset=None if by_name else offset)
         except UnseenLevelError as error:
             raise ValueError(
                 f"the formula takes feature={feature!r} as a factor, so there is no curve along "
                 f"it ({error}); choose another of {listing(self.numeric(self.variables))}"
             ) from error
-        name = self.results.spec.offset if self.results is not None else None
-        if name is not None:
-            return X, frame[name].to_numpy(dtype=float)
-        return X, None if self.offset is None else np.full(len(frame), np.median(self.offset))
+        return rows.X, rows.offset
 
     def responsibilities(self) -> Array:
         """Posterior probabilities of the experts in each row, (n, K)."""
-        resp: Array = self.estimator.responsibilities(
-            self.design(self.data), self.y, offset=self.offset
-        )
+        resp: Array = self.estimator.responsibilities(self.X, self.y, offset=self.offset)
         return resp
 
 
@@ -207,30 +204,20 @@ def _from_results(results: Any, data: Any, offset: Any, response: bool) -> Sourc
 
     if data is not None and not isinstance(data, pd.DataFrame):
         data = pd.DataFrame(data)
-    X, y = results.design(data, response=response)
+    rows = results.design(data, response=response, offset=offset, missing="drop")
     frame = results.data if data is None else data
     spec = results.spec
-    keep = np.isfinite(X.to_numpy(dtype=float)).all(axis=1)
-    if spec.offset is not None:
-        offset = frame[spec.offset].to_numpy(dtype=float)
-    if offset is not None:
-        offset = _column(offset, len(frame), "offset")
-        keep &= np.isfinite(offset)
-    if response:
-        if np.ndim(y) != 1:
-            raise ValueError(f"the response {spec.y_name!r} has several columns; one can be drawn")
-        keep &= np.isfinite(y)
-        y = y[keep]
-    if not keep.any():
-        raise ValueError("data have no complete row; fill in missing values of the variables")
+    if response and np.ndim(rows.y) != 1:
+        raise ValueError(f"the response {spec.y_name!r} has several columns; one can be drawn")
     text = f"{spec.formula.partition('~')[2]} {spec.gate}"
     variables = _in_order(spec.variables, text, frame.columns)
     return Source(
         estimator=fitted(results),
         results=results,
-        data=frame.loc[keep, list(variables)],
-        y=y,
-        offset=None if offset is None else offset[keep],
+        data=frame[list(variables)].iloc[rows.kept],
+        X=rows.X,
+        y=rows.y,
+        offset=rows.offset,
         variables=variables,
         gate_variables=tuple(name for name in variables if _position(name, spec.gate) >= 0),
         response=spec.y_name,
@@ -280,6 +267,7 @@ def _from_estimator(estimator: Any, X: Any, y: Any, offset: Any, response: bool)
         estimator=estimator,
         results=None,
         data=frame,
+        X=frame if hasattr(estimator, "feature_names_in_") else frame.to_numpy(),
         y=_column(y, len(frame), "y") if response else None,
         offset=None if offset is None else _column(offset, len(frame), "offset"),
         variables=tuple(names[j] for j in sorted(used)),

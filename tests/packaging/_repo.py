@@ -45,7 +45,9 @@ def shipped() -> list[Path]:
         ).stdout.splitlines()  # fmt: skip
     else:
         names = [path.relative_to(ROOT).as_posix() for path in ROOT.rglob("*")]
-    names = [n for n in names if not n.startswith(_BUILT) and not set(_LEFT_OUT) & set(n.split("/"))]
+    names = [
+        n for n in names if not n.startswith(_BUILT) and not set(_LEFT_OUT) & set(n.split("/"))
+    ]
     files = [ROOT / name for name in sorted(names)]
     return [path for path in files if path.is_file() and not path.is_symlink() and _is_text(path)]
 

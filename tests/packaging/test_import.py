@@ -41,7 +41,8 @@ def test_fitting_with_arrays_loads_no_plots_or_formulas() -> None:
     code = (
         "import numpy as np, mixexperts as mx\n"
         "x = np.linspace(-1, 1, 60)\n"
-        "mx.MoERegressor(n_init=1, random_state=0).fit(x[:, None], np.abs(x) + 0.1 * np.sin(99 * x))"
+        "y = np.abs(x) + 0.1 * np.sin(99 * x)\n"
+        "mx.MoERegressor(n_init=1, random_state=0).fit(x[:, None], y)"
     )
     unwanted = {"matplotlib", "formulaic", "statsmodels", "numba", "dask", "cupy"}
     assert _loaded_after(code) & unwanted == set()

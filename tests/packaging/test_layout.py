@@ -16,7 +16,7 @@ MAX_LINES = 500
 #: What a reader elsewhere cannot use: paths of one machine, hosts of registries, work talk.
 FORBIDDEN = (
     r"/work/", r"/root/", r"/home/", r"\bpypi\.org", r"pythonhosted\.org", r"anaconda\.org",
-    r"\bsessions?\b", r"\bAI agents?\b", r"\bChatGPT\b", r"\bCopilot\b", r"\bLLM\b",
+    r"(?<!scope=\")\bsessions?\b", r"\bAI agents?\b", r"\bChatGPT\b", r"\bCopilot\b", r"\bLLM\b",
     r"\bthe brief\b", r"\bas an AI\b",
 )  # fmt: skip
 

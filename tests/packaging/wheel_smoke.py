@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 #: Run by the new environment, from an empty folder, with ``python -P``.
-SMOKE = '''
+SMOKE = """
 import sys
 import warnings
 from pathlib import Path
@@ -58,7 +58,7 @@ assert np.array_equal(mx.load("estimator.mxp").coef_, est.coef_)
 from mixexperts import estimators, theory
 assert "estimators" not in sys.modules and "theory" not in sys.modules
 print(f"mixexperts {mx.__version__} from {where.parent}: fit, predict, save, load, data: fine")
-'''
+"""
 
 
 def main() -> None:

@@ -352,7 +352,7 @@ class TestLevels:
 
     def test_said_before_anything_is_coded(self, df, monkeypatch):
         spec, _ = FormulaSpec.fit("y ~ g", df)
-        monkeypatch.delattr(PandasMaterializer, "_encode_categorical")
+        monkeypatch.setattr(PandasMaterializer, "_encode_evaled_factor", None)
         with pytest.raises(UnseenLevelError, match="'d'"):
             spec.transform({"g": ["d"]})
 

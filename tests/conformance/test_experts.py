@@ -1,0 +1,284 @@
+"""What every expert family must satisfy, whatever it is."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from scipy import stats
+
+from mixexperts._archive import read_archive, write_archive
+from mixexperts._registry import all_components, register, resolve
+from mixexperts.errors import InvalidResponseError, UnsupportedCombinationError
+from mixexperts.experts import Expert
+from mixexperts.gates import Constant
+
+# The trapezoid rule in t, with y = centre + width * sinh(t), converges geometrically for
+# smooth densities; a density that jumps costs up to one panel.
+PANELS = 20_001
+SMOOTH_TOL = 1e-8
+# 40000 draws: a mean lies within 4.5 standard errors but for 1e-5 of the cases.
+DRAWS = 40_000
+ERRORS = 4.5
+SCIPY_LOG_PROB = {
+    "gaussian": lambda expert, params, batch: stats.norm.logpdf(
+        batch.y[:, None], expert.mean(params, batch), params["scale"]
+    ),
+}
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "offset"])
+def setting(request, expert, case):
+    kind = "offset" if request.param else "plain"
+    _, theta, batch = case(Constant(), expert, kind)
+    return expert, theta.expert, batch
+
+
+def one_row(batch, row, y):
+    """The batch of ``len(y)`` copies of a row, with responses of their own."""
+    rows = np.full(len(y), row)
+    return dataclasses.replace(
+        batch,
+        y=y,
+        designs={name: design[rows] for name, design in batch.designs.items()},
+        Z=batch.Z[rows],
+        weight=np.ones(len(y)),
+        offset=None if batch.offset is None else batch.offset[rows],
+    )
+
+
+def is_lattice(expert, params, batch, rng):
+    drawn = expert.sample(params, batch, np.zeros(batch.n_rows, dtype=int), rng)
+    return bool((drawn == np.round(drawn)).all())
+
+
+def offers(expert, method):
+    return getattr(type(expert), method) is not getattr(Expert, method)
+
+
+def spread(expert, params, batch, rng):
+    """Standard deviations (n, K), or for a family without variance those of its samples."""
+    if offers(expert, "variance"):
+        return np.sqrt(expert.variance(params, batch))
+    labels = (np.full(batch.n_rows, k) for k in range(expert.mean(params, batch).shape[1]))
+    deviations = [expert.sample(params, batch, k, rng).std() for k in labels]
+    return np.tile(deviations, (batch.n_rows, 1))
+
+
+def test_scipy_table_names_registered_families():
+    assert SCIPY_LOG_PROB.keys() <= all_components("expert").keys()
+    assert "gaussian" in all_components("expert")
+
+
+@pytest.mark.parametrize("name", sorted(SCIPY_LOG_PROB))
+def test_log_prob_is_that_of_scipy(name, case):
+    expert = resolve("expert", name, "expert")
+    _, theta, batch = case(Constant(), expert, "everything")
+    known = SCIPY_LOG_PROB[name](expert, theta.expert, batch)
+    assert_allclose(expert.log_prob(theta.expert, batch), known, rtol=1e-12, atol=1e-12)
+
+
+def test_density_integrates_to_one(setting, rng):
+    expert, params, batch = setting
+    for row in range(3):
+        mean = expert.mean(params, batch)[row]
+        if is_lattice(expert, params, batch, rng):
+            y = np.arange(0.0, 2000.0)
+            mass = np.exp(expert.log_prob(params, one_row(batch, row, y))).sum(axis=0)
+        else:
+            t = np.linspace(-30.0, 30.0, PANELS)
+            mass = np.empty(len(mean))
+            for k, centre in enumerate(mean):
+                width = spread(expert, params, batch, rng)[row, k]
+                y = centre + width * np.sinh(t)
+                density = np.exp(expert.log_prob(params, one_row(batch, row, y))[:, k])
+                mass[k] = np.trapezoid(density * width * np.cosh(t), t)
+        assert_allclose(mass, 1.0, rtol=0, atol=SMOOTH_TOL)
+
+
+def test_samples_have_the_mean_and_the_variance(setting, rng):
+    expert, params, batch = setting
+    for row, k in ((0, 0), (1, 2)):
+        many = one_row(batch, row, np.full(DRAWS, batch.y[row]))
+        drawn = expert.sample(params, many, np.full(DRAWS, k), rng)
+        deviation = drawn - expert.mean(params, batch)[row, k]
+        assert abs(deviation.mean()) <= ERRORS * deviation.std() / np.sqrt(DRAWS)
+        if offers(expert, "variance"):
+            square = deviation**2
+            variance = expert.variance(params, batch)[row, k]
+            assert abs(square.mean() - variance) <= ERRORS * square.std() / np.sqrt(DRAWS)
+
+
+def test_samples_come_from_the_expert_that_the_label_names(setting, rng):
+    """Each row has its own label, and its own mean: standardised draws have mean zero."""
+    expert, params, batch = setting
+    if not offers(expert, "variance"):
+        return
+    n_experts = expert.mean(params, batch).shape[1]
+    label = np.arange(batch.n_rows) % n_experts
+    rows = np.arange(batch.n_rows)
+    mean = expert.mean(params, batch)[rows, label]
+    scale = np.sqrt(expert.variance(params, batch)[rows, label])
+    draws = np.stack([expert.sample(params, batch, label, rng) for _ in range(400)])
+    z = ((draws - mean) / scale).mean(axis=0) * np.sqrt(400)
+    # 80 standard normals or so: none beyond 5 (1e-6 each, doubled).
+    assert np.abs(z).max() < 5.0
+
+
+def test_cdf_and_quantile_are_inverse(setting, rng):
+    expert, params, batch = setting
+    if not offers(expert, "cdf"):
+        with pytest.raises(UnsupportedCombinationError, match=expert.name):
+            expert.cdf(params, batch)
+        return
+    lattice = is_lattice(expert, params, batch, rng)
+    for probability in (1e-9, 0.025, 0.5, 0.7, 0.999):
+        quantile = expert.quantile(params, batch, probability)
+        for k in range(quantile.shape[1]):
+            at = expert.cdf(params, dataclasses.replace(batch, y=quantile[:, k]))[:, k]
+            if lattice:
+                below = dataclasses.replace(batch, y=quantile[:, k] - 1.0)
+                assert (at >= probability * (1 - 1e-9)).all()
+                assert (expert.cdf(params, below)[:, k] < probability * (1 + 1e-9)).all()
+            else:
+                assert_allclose(at, probability, rtol=1e-9)
+
+
+def test_cdf_is_the_integral_of_the_density(setting, rng):
+    expert, params, batch = setting
+    if not offers(expert, "cdf") or is_lattice(expert, params, batch, rng):
+        return
+    step = 1e-4 * spread(expert, params, batch, rng).min()
+    up = expert.cdf(params, dataclasses.replace(batch, y=batch.y + step))
+    down = expert.cdf(params, dataclasses.replace(batch, y=batch.y - step))
+    density = np.exp(expert.log_prob(params, batch))
+    # Second-order differences: error step^2 f'' / 6 < 1e-8 of the largest density, and
+    # rounding 1e-16 / step.
+    assert_allclose((up - down) / (2 * step), density, rtol=0, atol=1e-7 * max(1, density.max()))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_refused_response_raises(setting, bad):
+    expert, _, batch = setting
+    y = np.array(batch.y)
+    y[3] = bad
+    expert.check_response(batch.y)
+    with pytest.raises(InvalidResponseError, match="y"):
+        expert.check_response(y)
+
+
+@pytest.mark.parametrize("value", [-1.5, -1.0, 0.0, 0.25, 1.0, 2.0, 7.5, 1e6])
+def test_accepted_response_has_a_density(setting, value):
+    """Either the family refuses a value, or its log density there is finite."""
+    expert, params, batch = setting
+    y = np.array(batch.y)
+    y[3] = value
+    try:
+        expert.check_response(y)
+    except InvalidResponseError:
+        return
+    assert np.isfinite(expert.log_prob(params, dataclasses.replace(batch, y=y))).all()
+
+
+def expected_log_likelihood(expert, params, batch, weight, penalty):
+    coef = params.get("coef")
+    pull = 0.0
+    if coef is not None:
+        pull = penalty.value(coef, expert.penalized(coef.shape[1]))
+    return float(np.sum(weight * expert.log_prob(params, batch))) - pull
+
+
+def test_updates_never_lower_the_expected_log_likelihood(expert, penalty, kind, case, rng):
+    _, theta, batch = case(Constant(), expert, kind)
+    penalty = penalty.scaled(1000.0)
+    resp = rng.dirichlet(np.ones(3), batch.n_units)
+    weight = batch.spread_units(resp * batch.weight[:, None])
+    params = theta.expert
+    values = [expected_log_likelihood(expert, params, batch, weight, penalty)]
+    for _ in range(30):
+        params = expert.update(params, expert.accumulate(params, batch, weight), penalty)
+        values.append(expected_log_likelihood(expert, params, batch, weight, penalty))
+    rounding = 1e-13 * batch.n_rows * max(1.0, abs(values[0]))
+    assert np.diff(values).min() >= -rounding
+    assert values[1] > values[0]
+    # repeated updates stand at the maximum: the gradient with fixed weights is gone
+    score = expert.score(params, expert.accumulate(params, batch, weight))
+    if penalty.is_null:
+        assert np.abs(score).max() < 1e-6 * weight.sum()
+
+
+def test_mass_is_the_sum_of_the_weights(expert, kind, case, rng):
+    _, theta, batch = case(Constant(), expert, kind)
+    weight = rng.uniform(size=(batch.n_rows, 3))
+    stats_ = expert.accumulate(theta.expert, batch, weight)
+    assert_allclose(stats_["mass"], weight.sum(axis=0), rtol=1e-13)
+
+
+def test_start_gives_valid_parameters_whatever_the_responsibilities(expert, kind, case, rng):
+    _, _, batch = case(Constant(), expert, kind)
+    empty = np.zeros((batch.n_units, 3))
+    empty[:, 0] = 1.0
+    for resp in (
+        np.full((batch.n_units, 3), 1 / 3),
+        empty,
+        np.eye(3)[np.arange(batch.n_units) % 3],
+    ):
+        params = expert.init_params(batch, resp, rng)
+        assert all(len(values) == 3 for values in params.values())
+        assert all(np.isfinite(values).all() for values in params.values())
+        assert np.isfinite(expert.log_prob(params, batch)).all()
+
+
+def test_number_of_parameters_of_one_expert(setting):
+    """K experts hold K times their own parameters, and those they share once."""
+    expert, params, _ = setting
+    n_experts = len(next(iter(params.values())))
+    each, total = expert.n_params_each(params), expert.n_params(params)
+    assert 0 <= total - n_experts * each <= each + 1
+    assert set(params) == set(type(expert).param_names)
+
+
+def test_saved_family_comes_back(expert, tmp_path):
+    write_archive(tmp_path / "family.mxp", "test", expert)
+    assert read_archive(tmp_path / "family.mxp")[1] == expert
+
+
+def test_families_are_values(expert):
+    """Frozen, comparable, and printed as they are made: what a checkpoint's key rests on."""
+    again = type(expert)(**{f.name: getattr(expert, f.name) for f in dataclasses.fields(expert)})
+    assert again == expert
+    assert repr(again) == repr(expert)
+    assert hash(again) == hash(expert)
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        expert.degree = 3
+
+
+# --- the registry itself ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["expert", "gate", "penalty"])
+def test_registry_knows_each_class_by_its_name(family):
+    known = all_components(family)
+    assert list(known) == sorted(known)
+    for name, cls in known.items():
+        assert cls.name == name
+        assert isinstance(resolve(family, name, "argument"), cls)
+        assert resolve(family, cls(), "argument") == cls()
+        with pytest.raises(TypeError, match=f"argument is the class {cls.__name__}"):
+            resolve(family, cls, "argument")
+
+
+def test_registry_refuses_a_name_twice():
+    class Other:
+        name = "gaussian"
+
+    with pytest.raises(ValueError, match="'gaussian' is taken by"):
+        register("expert", Other)
+    assert all_components("expert")["gaussian"].__name__ == "Gaussian"
+
+
+def test_registry_lists_known_names_and_suggests_near_ones():
+    with pytest.raises(ValueError, match=r"did you mean 'gaussian'.*known names: 'gaussian'"):
+        resolve("expert", "gausian", "expert")
+    with pytest.raises(TypeError, match="gate must be a name or an instance of a gate"):
+        resolve("gate", 3, "gate")
