@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 
 import matplotlib as mpl
+from docutils import nodes
+from latex2mathml.converter import convert
 
 import mixexperts
 
@@ -21,7 +23,6 @@ extensions = [
     "numpydoc",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "sphinx_copybutton",
     "sphinx_gallery.gen_gallery",
 ]
@@ -62,6 +63,7 @@ sphinx_gallery_conf = {
 }
 
 html_theme = "furo"
+html_math_renderer = "mathml"
 html_title = f"mixexperts {release}"
 html_static_path = ["_static"]
 html_css_files = ["custom.css"]
@@ -69,3 +71,24 @@ html_show_sphinx = False
 html_copy_source = False
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
+
+
+def _formula(display: str, tag: str):
+    """Formulas as MathML, which browsers draw by themselves: the pages load nothing from outside."""
+
+    def visit(self, node):
+        self.body.append(self.starttag(node, tag, "", CLASS="math"))
+        self.body.append(convert(node.astext(), display=display))
+        self.body.append(f"</{tag}>")
+        raise nodes.SkipNode
+
+    return visit
+
+
+def setup(app):
+    """Register the renderer of formulas."""
+    app.add_html_math_renderer(
+        "mathml",
+        inline_renderers=(_formula("inline", "span"), None),
+        block_renderers=(_formula("block", "div"), None),
+    )

@@ -79,10 +79,15 @@ class Frame:
     def batch(self, X: Array, y: Array | None, weight: Array | None, offset: Array | None) -> Batch:
         """The engine's view of rows; without y the response is a placeholder."""
         n = X.shape[0]
+        design = self.expert_map.transform(X[:, self.expert_columns])
+        # The same columns are held once, and their products are made once per pass.
+        same = np.array_equal(self.expert_columns, self.gate_columns) and (
+            self.expert_map.same_columns(self.gate_map)
+        )
         return Batch(
             y=np.zeros(n) if y is None else self.response(y),
-            designs={"mean": self.expert_map.transform(X[:, self.expert_columns])},
-            Z=self.gate_map.transform(X[:, self.gate_columns]),
+            designs={"mean": design},
+            Z=design if same else self.gate_map.transform(X[:, self.gate_columns]),
             weight=np.ones(n) if weight is None else weight,
             offset=None if offset is None else offset / self.scale,
         )

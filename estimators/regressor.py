@@ -52,8 +52,8 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         how slowly EM moves).
     accelerate : bool, default=True
         Anderson acceleration, guarded so that the log-likelihood never falls.
-    backend : {"auto", "numpy"}, default="auto"
-        Kernels that do the work.
+    backend : {"auto", "numba", "numpy"}, default="auto"
+        Kernels that do the work. ``"auto"`` takes the fused numba pass where there is one.
     chunk_rows : int or None, default=None
         Rows per block of a pass; None chooses. The result does not depend on it.
     n_jobs : int or None, default=None

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -97,11 +97,13 @@ class Batch:
             first, last = np.searchsorted(self.unit, [start, stop])
             rows = slice(int(first), int(last))
             unit = self.unit[rows] - start
+        designs = {name: design[rows] for name, design in self.designs.items()}
         return replace(
             self,
             y=self.y[rows],
-            designs={name: design[rows] for name, design in self.designs.items()},
-            Z=self.Z[units],
+            designs=designs,
+            # A gate that shares the experts' design goes on sharing it.
+            Z=designs["mean"] if self.Z is self.X else self.Z[units],
             weight=self.weight[units],
             unit=unit,
             offset=None if self.offset is None else self.offset[rows],
@@ -136,24 +138,6 @@ def tree_sum(parts: Sequence[Stats]) -> Stats:
         paired = [add_stats(a, b) for a, b in zip(level[::2], level[1::2], strict=False)]
         level = paired + level[2 * len(paired) :]
     return level[0]
-
-
-@dataclass(frozen=True)
-class SerialExecutor:
-    """Runs a function over blocks one after the other, in this process."""
-
-    name: str = field(default="serial", init=False)
-
-    def scatter(self, blocks: Iterable[Batch]) -> tuple[Batch, ...]:
-        """Place the blocks where the work happens; here they stay where they are."""
-        return tuple(blocks)
-
-    def map_reduce(self, function: Callable[[Batch], Stats], handle: Sequence[Batch]) -> Stats:
-        """Apply ``function`` to every block and add the results in a fixed tree order."""
-        return tree_sum([function(block) for block in handle])
-
-    def close(self) -> None:
-        """Nothing to release."""
 
 
 def weighted_mean(values: Array, weight: Array) -> Array:

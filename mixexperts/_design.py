@@ -118,6 +118,13 @@ class DesignMap:
         """Number P of columns before projection, the intercept included."""
         return len(self.powers) + int(self.intercept)
 
+    def same_columns(self, other: DesignMap) -> bool:
+        """Whether another map makes the same columns of the same features."""
+        if (self.basis is None) != (other.basis is None) or self.intercept != other.intercept:
+            return False
+        names = ("center", "scale", "powers") + (() if self.basis is None else ("basis",))
+        return all(np.array_equal(getattr(self, name), getattr(other, name)) for name in names)
+
     def column_names(self) -> tuple[str, ...]:
         """Names of the J non-constant columns: ``x1``, ``x1^2``, ``x1 x2``."""
         return tuple(

@@ -25,9 +25,7 @@ import mixexperts as mx
 pd.set_option("display.width", 110, "display.max_columns", 20)
 
 df, card = mx.datasets.load_tonedata(return_card=True)
-print(df.describe().round(3))
-for fit in card.published:
-    print(fit)
+print(card)
 
 # %%
 # Two experts, constant weights
@@ -74,7 +72,7 @@ print(f"BIC: constant {constant.bic:.2f}, gated {gated.bic:.2f}")
 # With several numbers of experts all are fitted and compared. Lower is better in every criterion.
 
 chosen = mx.moe("tuned ~ stretchratio", data=df, n_experts=range(1, 5), n_init=20)
-columns = ["log_likelihood", "df", "aic", "bic", "icl", "reached_best", "n_starts", "min_share"]
+columns = ["log_likelihood", "df", "aic", "bic", "icl", "reached_best", "min_share"]
 print(chosen.selection[columns].round(3))
 
 # %%

@@ -13,6 +13,7 @@ gate looks at the year is a regression with a change point: the gate decides whi
 # Two lines and a gate on the year
 # --------------------------------
 
+import textwrap
 import warnings
 
 import matplotlib.pyplot as plt
@@ -30,7 +31,7 @@ print(res.summary())
 # The fit gives a warning.
 
 for warning in caught:
-    print(f"{warning.category.__name__}: {warning.message}")
+    print(textwrap.fill(f"{warning.category.__name__}: {warning.message}", 88))
 
 # %%
 # The next section says what it means. First, the lines: a slow rise of 0.65 degrees per century

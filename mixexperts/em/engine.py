@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from mixexperts._archive import saveable
-from mixexperts._batch import Array, Batch, SerialExecutor, Stats, Theta
+from mixexperts._batch import Array, Batch, Stats, Theta
 from mixexperts.em.accelerate import Accelerator, Anderson
+from mixexperts.em.executors import SerialExecutor
+from mixexperts.em.model import Model, em_pass, health, part
 from mixexperts.em.monitor import Monitor, Status
+from mixexperts.em.passes import BACKENDS, choose_pass
 from mixexperts.errors import UnsupportedCombinationError
-from mixexperts.experts.base import Expert
-from mixexperts.gates.base import Gate
-from mixexperts.kernels import numpy_
-from mixexperts.penalties.base import NoPenalty, Penalty
 
 _MAX_HALVINGS = 40
-_BACKENDS = {"auto": numpy_, "numpy": numpy_}
+
+__all__ = ["EMResult", "Executor", "Model", "em_pass", "fit_em", "health", "part"]
 
 
 class Executor(Protocol):
@@ -34,85 +34,6 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Release what was placed."""
-
-
-@saveable("model")
-@dataclass(frozen=True)
-class Model:
-    """A gate, a family of experts, and their penalties (on the scale of the total sum)."""
-
-    gate: Gate
-    expert: Expert
-    gate_penalty: Penalty = field(default_factory=NoPenalty)
-    expert_penalty: Penalty = field(default_factory=NoPenalty)
-
-    def n_params(self, theta: Theta) -> int:
-        """Number of free parameters of gate and experts."""
-        return self.gate.n_params(theta.gate) + self.expert.n_params(theta.expert)
-
-    def pack(self, theta: Theta) -> Array:
-        """All free parameters as one unconstrained vector, the gate's first."""
-        return np.concatenate([self.gate.pack(theta.gate), self.expert.pack(theta.expert)])
-
-    def unpack(self, vector: Array, like: Theta) -> Theta:
-        """Inverse of :meth:`pack`."""
-        cut = self.gate.n_params(like.gate)
-        return Theta(
-            self.gate.unpack(vector[:cut], like.gate),
-            self.expert.unpack(vector[cut:], like.expert),
-        )
-
-    def permute(self, theta: Theta, order: Array) -> Theta:
-        """The same mixture with its experts in another order."""
-        return Theta(self.gate.permute(theta.gate, order), self.expert.permute(theta.expert, order))
-
-    def penalty_value(self, theta: Theta) -> float:
-        """Value of both penalties."""
-        value = 0.0
-        for part, penalty, params in self._penalized(theta):
-            coef = params["coef"]
-            value += penalty.value(coef, part.penalized(coef.shape[1]))
-        return value
-
-    def _penalized(self, theta: Theta) -> list[tuple[Gate | Expert, Penalty, Any]]:
-        rooms: list[tuple[Gate | Expert, Penalty, Any]] = [
-            (self.gate, self.gate_penalty, theta.gate),
-            (self.expert, self.expert_penalty, theta.expert),
-        ]
-        return [room for room in rooms if not room[1].is_null and "coef" in room[2]]
-
-    def log_joint(self, theta: Theta, batch: Batch) -> Array:
-        """Log of gate weight times expert density of each unit, (u, K)."""
-        joint = batch.sum_units(self.expert.log_prob(theta.expert, batch))
-        joint += self.gate.log_score(theta.gate, batch)
-        if batch.log_prior is not None:
-            joint += batch.log_prior
-        return joint
-
-    def map_step(self, theta: Theta, stats: Stats) -> Theta:
-        """The M-step: new parameters from the statistics taken at ``theta``."""
-        return Theta(
-            self.gate.update(theta.gate, part(stats, "gate"), self.gate_penalty),
-            self.expert.update(theta.expert, part(stats, "expert"), self.expert_penalty),
-        )
-
-    def score(self, theta: Theta, stats: Stats) -> Array:
-        """Gradient of the observed penalised objective with respect to :meth:`pack`."""
-        score = np.concatenate(
-            [
-                self.gate.score(theta.gate, part(stats, "gate")),
-                self.expert.score(theta.expert, part(stats, "expert")),
-            ]
-        )
-        cut = self.gate.n_params(theta.gate)
-        for room, penalty, params in self._penalized(theta):
-            coef = params["coef"]
-            pull = penalty.gradient(coef, room.penalized(coef.shape[1]))
-            if room is self.gate:
-                score[:cut] -= pull[:-1].ravel()
-            else:
-                score[cut : cut + pull.size] -= pull.ravel()
-        return score
 
 
 @saveable("em_result")
@@ -162,46 +83,6 @@ class EMResult:
         return self.status in ("converged", "max_iter")
 
 
-def part(stats: Stats, room: str) -> Stats:
-    """The statistics of one room, ``"gate"`` or ``"expert"``, with their own names."""
-    prefix = f"{room}."
-    return {
-        name.removeprefix(prefix): value for name, value in stats.items() if name.startswith(prefix)
-    }
-
-
-def em_pass(model: Model, theta: Theta, batch: Batch) -> Stats:
-    """Everything an EM iteration needs from one block of rows; the values add over blocks."""
-    resp, log_density = numpy_.e_step(model.log_joint(theta, batch))
-    resp *= batch.weight[:, None]
-    # A unit of weight zero counts for nothing, even where its density is zero.
-    log_likelihood = float(np.sum(np.where(batch.weight > 0, batch.weight * log_density, 0.0)))
-    gate = model.gate.accumulate(theta.gate, batch, resp)
-    expert = model.expert.accumulate(theta.expert, batch, batch.spread_units(resp))
-    return {
-        "log_likelihood": log_likelihood,
-        "weight": float(batch.weight.sum()),
-        **{f"gate.{name}": value for name, value in gate.items()},
-        **{f"expert.{name}": value for name, value in expert.items()},
-    }
-
-
-def health(model: Model, theta: Theta, stats: Stats) -> tuple[str, ...]:
-    """Reasons why a solution is degenerate, empty if it is sound."""
-    mass = stats["expert.mass"]
-    needed = model.expert.n_params_each(theta.expert) + 1
-    reasons = [
-        f"expert {k + 1} rests on {mass[k]:.3g} effective rows, fewer than its parameters "
-        f"+ 1 = {needed}"
-        for k in np.flatnonzero(mass < needed * (1.0 - 1e-9))
-    ]
-    reasons += [
-        f"expert {k + 1} {model.expert.boundary_reason()}"
-        for k in np.flatnonzero(model.expert.at_boundary(theta.expert))
-    ]
-    return tuple(reasons)
-
-
 def fit_em(
     model: Model,
     source: Batch | Sequence[Batch],
@@ -226,8 +107,9 @@ def fit_em(
         Stopping rule; None takes the defaults of :class:`Monitor`.
     executor : Executor or None
         Where the blocks are summed; None is this process.
-    backend : {"auto", "numpy"}
-        Which kernels do the work.
+    backend : {"auto", "numba", "numpy"}
+        Which kernels do the work. ``"auto"`` is the fused numba pass for the models that it
+        knows, and the gate's and the expert's own methods for others.
     accelerate : bool or Accelerator, default=True
         Anderson acceleration; a proposal that lowers the objective is replaced by the
         plain EM step, so that the history never falls.
@@ -241,18 +123,17 @@ def fit_em(
     ValueError
         If the backend is not known.
     """
-    if backend not in _BACKENDS:
+    if backend not in BACKENDS:
         raise ValueError(
             f"backend={backend!r} is not known; known backends: "
-            + ", ".join(repr(name) for name in _BACKENDS)
+            + ", ".join(repr(name) for name in BACKENDS)
         )
     if model.gate.objective == "joint" and not model.gate_penalty.is_null:
         raise UnsupportedCombinationError("a gate with a joint objective takes no penalty")
-    run = _Run(model, source, monitor or Monitor(), executor or SerialExecutor(), accelerate)
-    try:
-        return run.loop(theta)
-    finally:
-        run.executor.close()
+    run = _Run(
+        model, source, monitor or Monitor(), executor or SerialExecutor(), accelerate, backend
+    )
+    return run.loop(theta)
 
 
 @dataclass
@@ -276,8 +157,10 @@ class _Run:
         monitor: Monitor,
         executor: Executor,
         accelerate: bool | Accelerator,
+        backend: str,
     ) -> None:
         self.model = model
+        self.em_pass = choose_pass(model, backend)
         self.monitor = monitor
         self.executor = executor
         self.handle = executor.scatter([source] if isinstance(source, Batch) else list(source))
@@ -290,7 +173,7 @@ class _Run:
         self.monitor.n_iter += 1
         with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
             stats = self.executor.map_reduce(
-                functools.partial(em_pass, self.model, theta), self.handle
+                functools.partial(self.em_pass, self.model, theta), self.handle
             )
         objective = stats["log_likelihood"] - self.model.penalty_value(theta)
         return _Point(theta, stats, float(objective))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from mixexperts._batch import Array, Batch, Theta
 from mixexperts.em.checkpoint import Checkpoint
 from mixexperts.em.engine import EMResult, Model, fit_em
+from mixexperts.em.executors import local_executor
 from mixexperts.em.init import (
     initial_theta,
     keyed_rng,
@@ -70,14 +72,19 @@ def run_start(
 ) -> EMResult:
     """Run one start to its end; ``sample`` is the block of rows that starts are made from."""
     theta = resume or start.parameters(model, sample, settings.n_experts, settings.seed)
-    return fit_em(
-        model,
-        blocks,
-        theta,
-        monitor=Monitor(settings.max_iter, settings.tol, callback),
-        backend=settings.backend,
-        accelerate=settings.accelerate,
-    )
+    executor = local_executor(len(blocks))
+    try:
+        return fit_em(
+            model,
+            blocks,
+            theta,
+            monitor=Monitor(settings.max_iter, settings.tol, callback),
+            executor=executor,
+            backend=settings.backend,
+            accelerate=settings.accelerate,
+        )
+    finally:
+        executor.close()
 
 
 @dataclass(frozen=True)
@@ -174,7 +181,6 @@ def _run(
     checkpoint: Checkpoint | None,
 ) -> Iterator[tuple[int, EMResult]]:
     from joblib import Parallel, delayed, effective_n_jobs
-    from threadpoolctl import threadpool_limits
 
     if len(todo) > 1 and effective_n_jobs(n_jobs) > 1:  # type: ignore[arg-type]
         # Workers of joblib limit their own BLAS threads.
@@ -182,7 +188,7 @@ def _run(
         yield from Parallel(n_jobs=n_jobs, return_as="generator_unordered")(tasks)
         return
     # Blocks are too thin for the threads of BLAS to pay: waking them costs more than the product.
-    with threadpool_limits(1, user_api="blas"):
+    with _thread_pools().limit(limits=1, user_api="blas"):
         for i in todo:
             resume, callback = None, None
             if checkpoint:
@@ -194,6 +200,14 @@ def _run(
                     model, blocks, sample, starts[i], settings, resume=resume, callback=callback
                 ),
             )
+
+
+@functools.cache
+def _thread_pools() -> Any:
+    """The thread pools of this process; finding them takes milliseconds, so it is done once."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def _indexed(

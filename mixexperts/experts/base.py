@@ -25,6 +25,9 @@ class Expert(ABC):
     #: The response may be shifted and scaled to a common scale inside the fit.
     affine_response: ClassVar[bool] = False
 
+    #: Elementwise part in the fused kernels; None: passes run on the methods below.
+    fused_code: ClassVar[int | None] = None
+
     fit_intercept: bool = True
     degree: int = 1
 
@@ -56,6 +59,18 @@ class Expert(ABC):
     @abstractmethod
     def update(self, params: Params, stats: Stats, penalty: Penalty) -> Params:
         """New parameters that raise the expected penalised log-likelihood."""
+
+    def fused_inputs(self, params: Params) -> tuple[Array, Array]:
+        """Coefficients (K, p) and the auxiliary parameter (K,) of the fused kernels."""
+        raise self._lacks("fused_inputs")
+
+    def fused_stats(self, sums: Array, gram: Array, cross: Array) -> Stats:
+        """What :meth:`accumulate` returns, from the sums of the fused kernels.
+
+        ``sums`` (2, K) holds masses and weighted sums of squared residuals, ``gram`` (K, p, p)
+        and ``cross`` (K, p) the weighted products.
+        """
+        raise self._lacks("fused_stats")
 
     # --- what acceleration, convergence and counting need --------------------------------
 

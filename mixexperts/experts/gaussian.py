@@ -49,6 +49,7 @@ class Gaussian(Expert):
     name: ClassVar[str] = "gaussian"
     param_names: ClassVar[tuple[str, ...]] = ("coef", "scale")
     affine_response: ClassVar[bool] = True
+    fused_code: ClassVar[int | None] = 0
 
     def __post_init__(self) -> None:
         if isinstance(self.degree, bool) or not isinstance(self.degree, int | np.integer):
@@ -104,6 +105,12 @@ class Gaussian(Expert):
             "cross": kernels.weighted_cross(batch.X, weighted),
             "rss": np.einsum("ik,ik->k", weighted, residual),
         }
+
+    def fused_inputs(self, params: Params) -> tuple[Array, Array]:
+        return params["coef"], params["scale"]
+
+    def fused_stats(self, sums: Array, gram: Array, cross: Array) -> Stats:
+        return {"mass": sums[0], "gram": gram, "cross": cross, "rss": sums[1]}
 
     def update(self, params: Params, stats: Stats, penalty: Penalty) -> Params:
         """One conditional maximisation: coefficients given scales, then scales."""

@@ -25,6 +25,9 @@ class Gate(ABC):
     #: Whether the gate looks at features at all.
     uses_features: ClassVar[bool] = True
 
+    #: Kind of gate in the fused kernels; None: passes run on the methods below.
+    fused_code: ClassVar[int | None] = None
+
     fit_intercept: bool = True
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -50,6 +53,18 @@ class Gate(ABC):
     @abstractmethod
     def update(self, params: Params, stats: Stats, penalty: Penalty) -> Params:
         """New parameters that raise the expected penalised log-likelihood."""
+
+    def fused_inputs(self, params: Params) -> Array:
+        """Coefficients (K, q), or log weights (K, 1), of the fused kernels."""
+        raise NotImplementedError(f"gate {self.name!r} has no fused pass")
+
+    def fused_stats(self, sums: Array, gradient: Array, information: Array) -> Stats:
+        """What :meth:`accumulate` returns, from the sums of the fused kernels.
+
+        ``sums[0]`` (K,) holds the masses, ``gradient`` (K - 1, q), and ``information``
+        (K (K - 1) / 2, q, q) the blocks a >= b, row by row.
+        """
+        raise NotImplementedError(f"gate {self.name!r} has no fused pass")
 
     @abstractmethod
     def pack(self, params: Params) -> Array:

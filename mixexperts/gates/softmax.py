@@ -43,6 +43,7 @@ class Softmax(Gate):
 
     fit_intercept: bool = True
     name: ClassVar[str] = "softmax"
+    fused_code: ClassVar[int | None] = 1
 
     def init_params(self, batch: Batch, resp: Array, rng: np.random.Generator) -> Params:
         """A few ridge-damped Newton steps towards the responsibilities."""
@@ -64,6 +65,16 @@ class Softmax(Gate):
         prob = np.exp(self.log_prob(params, batch))
         gradient, information = kernels.softmax_stats(batch.Z, prob, weight, batch.weight)
         return {"gradient": gradient, "information": information}
+
+    def fused_inputs(self, params: Params) -> Array:
+        return params["coef"]
+
+    def fused_stats(self, sums: Array, gradient: Array, information: Array) -> Stats:
+        free, q = gradient.shape
+        blocks = np.empty((free, free, q, q))
+        first, second = np.tril_indices(free)
+        blocks[first, second] = blocks[second, first] = information
+        return {"gradient": gradient, "information": blocks}
 
     def update(self, params: Params, stats: Stats, penalty: Penalty) -> Params:
         free, q = stats["gradient"].shape
@@ -112,6 +123,7 @@ class Constant(Gate):
     """Constant mixing weights: the ordinary finite mixture of regressions."""
 
     name: ClassVar[str] = "constant"
+    fused_code: ClassVar[int | None] = 0
     uses_features: ClassVar[bool] = False
 
     def init_params(self, batch: Batch, resp: Array, rng: np.random.Generator) -> Params:
@@ -130,6 +142,12 @@ class Constant(Gate):
 
     def accumulate(self, params: Params, batch: Batch, weight: Array) -> Stats:
         return {"mass": weight.sum(axis=0)}
+
+    def fused_inputs(self, params: Params) -> Array:
+        return params["log_weight"][:, None]
+
+    def fused_stats(self, sums: Array, gradient: Array, information: Array) -> Stats:
+        return {"mass": sums[0]}
 
     def update(self, params: Params, stats: Stats, penalty: Penalty) -> Params:
         return self._from_mass(stats["mass"])

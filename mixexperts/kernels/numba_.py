@@ -38,10 +38,10 @@ _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 
 
 @intrinsic
-def _bits_as_double(typing_context, bits):  # type: ignore[no-untyped-def]
+def _bits_as_double(typing_context, bits):
     """Reinterpret an int64 as a float64."""
 
-    def codegen(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, arguments):
         return builder.bitcast(arguments[0], ir.DoubleType())
 
     return types.float64(types.int64), codegen
@@ -51,7 +51,7 @@ def _bits_as_double(typing_context, bits):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _exp(x):  # type: ignore[no-untyped-def]
+def _exp(x):
     """exp(x) for x <= 709: Cody-Waite reduction, Taylor polynomial of degree 13; 0 below -708."""
     clipped = max(x, -708.0)
     k = np.rint(clipped * _LOG2E)
@@ -74,7 +74,7 @@ def _exp(x):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=_EXACT)
-def exp_rows(x, m):  # type: ignore[no-untyped-def]
+def exp_rows(x, m):
     """Replace the first m entries of x (all <= 709) by their exponentials."""
     for i in range(m):
         x[i] = _exp(x[i])
@@ -84,7 +84,7 @@ def exp_rows(x, m):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _tile34(w0, w1, w2, q0, q1, q2, q3, m, out, g, j):  # type: ignore[no-untyped-def]
+def _tile34(w0, w1, w2, q0, q1, q2, q3, m, out, g, j):
     a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = c0 = c1 = c2 = c3 = 0.0
     for i in range(m):
         u, v, w = w0[i], w1[i], w2[i]
@@ -107,7 +107,7 @@ def _tile34(w0, w1, w2, q0, q1, q2, q3, m, out, g, j):  # type: ignore[no-untype
 
 
 @njit(inline="always")
-def _add4(row, j, a, b, c, d):  # type: ignore[no-untyped-def]
+def _add4(row, j, a, b, c, d):
     row[j] += a
     row[j + 1] += b
     row[j + 2] += c
@@ -115,7 +115,7 @@ def _add4(row, j, a, b, c, d):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _tile14(w, q0, q1, q2, q3, m, out, g, j):  # type: ignore[no-untyped-def]
+def _tile14(w, q0, q1, q2, q3, m, out, g, j):
     a = b = c = d = 0.0
     for i in range(m):
         u = w[i]
@@ -127,7 +127,7 @@ def _tile14(w, q0, q1, q2, q3, m, out, g, j):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _tile31(w0, w1, w2, q, m, out, g, j):  # type: ignore[no-untyped-def]
+def _tile31(w0, w1, w2, q, m, out, g, j):
     a = b = c = 0.0
     for i in range(m):
         x = q[i]
@@ -140,7 +140,7 @@ def _tile31(w0, w1, w2, q, m, out, g, j):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _tile11(w, q, m, out, g, j):  # type: ignore[no-untyped-def]
+def _tile11(w, q, m, out, g, j):
     a = 0.0
     for i in range(m):
         a += w[i] * q[i]
@@ -148,7 +148,7 @@ def _tile11(w, q, m, out, g, j):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def add_products(W, Q, n_w, n_q, m, out):  # type: ignore[no-untyped-def]
+def add_products(W, Q, n_w, n_q, m, out):
     """``out[g, j] += sum_i W[g, i] Q[j, i]`` over the first m columns, in register tiles."""
     j = 0
     while j + 4 <= n_q:
@@ -172,7 +172,7 @@ def add_products(W, Q, n_w, n_q, m, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def column_products(Xt, p, m, Q):  # type: ignore[no-untyped-def]
+def column_products(Xt, p, m, Q):
     """Products of all pairs of columns a >= b, the lower triangle row by row."""
     t = 0
     for a in range(p):
@@ -185,19 +185,19 @@ def column_products(Xt, p, m, Q):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _add_scaled4(out, c0, x0, c1, x1, c2, x2, c3, x3, m):  # type: ignore[no-untyped-def]
+def _add_scaled4(out, c0, x0, c1, x1, c2, x2, c3, x3, m):
     for i in range(m):
         out[i] += (c0 * x0[i] + c1 * x1[i]) + (c2 * x2[i] + c3 * x3[i])
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _add_scaled(out, c, x, m):  # type: ignore[no-untyped-def]
+def _add_scaled(out, c, x, m):
     for i in range(m):
         out[i] += c * x[i]
 
 
 @njit(cache=True, nogil=True)
-def predictor(coef, Xt, p, m, out):  # type: ignore[no-untyped-def]
+def predictor(coef, Xt, p, m, out):
     """``out[i] = sum_j coef[j] Xt[j, i]``."""
     for i in range(m):
         out[i] = 0.0
@@ -217,7 +217,7 @@ def predictor(coef, Xt, p, m, out):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _gaussian(y, eta, aux, log_f, slope, curve, m):  # type: ignore[no-untyped-def]
+def _gaussian(y, eta, aux, log_f, slope, curve, m):
     inverse = 1.0 / aux
     constant = -math.log(aux) - _HALF_LOG_TWO_PI
     for i in range(m):
@@ -229,7 +229,7 @@ def _gaussian(y, eta, aux, log_f, slope, curve, m):  # type: ignore[no-untyped-d
 
 
 @njit(cache=True, nogil=True)
-def _family(code, y, eta, aux, log_f, slope, curve, m):  # type: ignore[no-untyped-def]
+def _family(code, y, eta, aux, log_f, slope, curve, m):
     """Log density, residual and Gram weight of a block of rows under one expert."""
     if code == GAUSSIAN:
         _gaussian(y, eta, aux, log_f, slope, curve, m)
@@ -239,7 +239,7 @@ def _family(code, y, eta, aux, log_f, slope, curve, m):  # type: ignore[no-untyp
 
 
 @njit(cache=True, nogil=True, fastmath=_EXACT)
-def _normalize(values, n_experts, m, top, total):  # type: ignore[no-untyped-def]
+def _normalize(values, n_experts, m, top, total):
     """Replace rows of logs by ``exp(value - top)``; keep the largest log and the sum."""
     for i in range(m):
         top[i] = values[0, i]
@@ -257,7 +257,7 @@ def _normalize(values, n_experts, m, top, total):  # type: ignore[no-untyped-def
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _log_likelihood(weight, top, total, gate_top, gate_total, m):  # type: ignore[no-untyped-def]
+def _log_likelihood(weight, top, total, gate_top, gate_total, m):
     value = 0.0
     for i in range(m):
         ratio = math.log(total[i] / gate_total[i])
@@ -268,7 +268,7 @@ def _log_likelihood(weight, top, total, gate_top, gate_total, m):  # type: ignor
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _responsibilities(values, weight, total, n_experts, m, W):  # type: ignore[no-untyped-def]
+def _responsibilities(values, weight, total, n_experts, m, W):
     for i in range(m):
         total[i] = weight[i] / total[i]
     for k in range(n_experts):
@@ -278,7 +278,7 @@ def _responsibilities(values, weight, total, n_experts, m, W):  # type: ignore[n
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _expert_rows(W, slope, curve, V, sums, k, m):  # type: ignore[no-untyped-def]
+def _expert_rows(W, slope, curve, V, sums, k, m):
     """Weighted residuals into V, Gram weights into W; add mass and residual sum of squares."""
     w, s, c, v = W[k], slope[k], curve[k], V[k]
     mass = squares = 0.0
@@ -294,7 +294,7 @@ def _expert_rows(W, slope, curve, V, sums, k, m):  # type: ignore[no-untyped-def
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _gate_rows(prob, resp, weight, total, n_free, m, V, W, first):  # type: ignore[no-untyped-def]
+def _gate_rows(prob, resp, weight, total, n_free, m, V, W, first):
     """Gate residuals into V, weights of the gate's information blocks into W from ``first``."""
     for i in range(m):
         total[i] = 1.0 / total[i]
@@ -318,7 +318,7 @@ def _gate_rows(prob, resp, weight, total, n_free, m, V, W, first):  # type: igno
 
 
 @njit(cache=True, nogil=True)
-def _gather(X, start, m, Xt):  # type: ignore[no-untyped-def]
+def _gather(X, start, m, Xt):
     """Rows of X as columns of the block."""
     for j in range(X.shape[1]):
         row = Xt[j]
@@ -327,7 +327,7 @@ def _gather(X, start, m, Xt):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def fused_pass(code, gate_code, same, y, offset, X, Z, weight, coef, aux, gate):  # type: ignore[no-untyped-def]
+def fused_pass(code, gate_code, same, y, offset, X, Z, weight, coef, aux, gate):
     """One pass over rows: everything an EM iteration needs.
 
     Parameters

@@ -34,15 +34,15 @@ def solve_symmetric(hess: Array, rhs: Array) -> Array:
     diagonal = np.diagonal(hess)
     if not np.isfinite(diagonal).all() or not np.isfinite(rhs).all():
         return np.full(rhs.shape, math.nan)
-    try:
-        factor = np.linalg.cholesky(hess)
+    from scipy.linalg.lapack import dpotrf, dpotrs
+
+    factor, not_definite = dpotrf(hess, lower=1)
+    if not not_definite:
         pivots = np.diagonal(factor) ** 2
         if (pivots > _PIVOT_RATIO * np.maximum(diagonal, diagonal.max() * _PIVOT_RATIO)).all():
-            half = np.linalg.solve(factor, rhs)
-            full: Array = np.linalg.solve(factor.T, half)
+            full: Array = dpotrs(factor, rhs, lower=1)[0]
             return full
-    except np.linalg.LinAlgError:
-        pass  # not positive definite: the eigenvalues below tell the rank
+    # Singular or nearly so: the eigenvalues tell the rank.
     values, vectors = np.linalg.eigh(hess)
     keep = values > _EIGEN_RATIO * hess.shape[0] * max(values[-1], 0.0)
     inverse = np.where(keep, 1.0, 0.0) / np.where(keep, values, 1.0)

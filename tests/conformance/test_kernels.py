@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from mixexperts._batch import SerialExecutor, tree_sum, weighted_mean
+from mixexperts._batch import tree_sum, weighted_mean
 from mixexperts.kernels import numpy_ as kernels
 
 # Sums of a few dozen terms in another order.
@@ -151,8 +151,6 @@ def test_tree_sum_adds_every_part_once(n_parts):
 def test_tree_sum_of_nothing_is_refused():
     with pytest.raises(ValueError, match="data source is empty"):
         tree_sum([])
-    with pytest.raises(ValueError, match="data source is empty"):
-        SerialExecutor().map_reduce(lambda block: {}, [])
 
 
 @pytest.mark.parametrize("shift", [0.0, 1e8, -1e12])

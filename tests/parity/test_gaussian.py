@@ -149,10 +149,8 @@ def test_parameters_are_those_of_the_peer(cell, fitted):
 
     at = np.concatenate([own.ravel(), own_gate[:-1].ravel()])
     apart = np.concatenate([theirs[order].ravel(), their_gate[:-1].ravel()]) - at
-    if est.separated_:  # a gate without a finite maximum: only the experts are comparable
-        keep = slice(0, own.size)
-    else:
-        keep = slice(None)
+    # A separated gate has no finite maximum: then only the experts are comparable.
+    keep = slice(0, own.size) if est.separated_ else slice(None)
     hessian = approx_hess(at, lambda v: log_likelihood(cell, *unpack(v)))[keep, keep]
     errors = np.sqrt(np.diag(np.linalg.inv(-hessian)))
     below = est.log_likelihood_ - log_likelihood(cell, intercept, slope, sigma, gate)
