@@ -26,7 +26,8 @@ endif
 
 BIN := $(VENV)/bin
 PY := $(BIN)/python
-PIP := $(PY) -m pip --disable-pip-version-check install --quiet
+# Without the warning that editable installs always give.
+PIP := PYTHONWARNINGS=ignore $(PY) -m pip --disable-pip-version-check install --quiet
 
 # One thread of BLAS per process: the tests run side by side, and the fits are small.
 export OPENBLAS_NUM_THREADS ?= 1

@@ -74,7 +74,7 @@ copybutton_prompt_is_regexp = True
 
 
 def _formula(display: str, tag: str):
-    """Formulas as MathML, which browsers draw by themselves: the pages load nothing from outside."""
+    """Formulas as MathML: browsers draw it by themselves, and the pages load nothing."""
 
     def visit(self, node):
         self.body.append(self.starttag(node, tag, "", CLASS="math"))

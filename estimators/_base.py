@@ -11,7 +11,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from mixexperts._batch import Array, Batch, tree_sum
+from mixexperts._batch import Array, Batch
 from mixexperts._registry import resolve
 from mixexperts.em.checkpoint import Checkpoint, fingerprint
 from mixexperts.em.engine import EMResult, Model
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mixexperts.predictive import Predictive
 
 # Rows per block of an in-memory fit: the block and its scratch arrays stay in the cache.
-_BLOCK_ROWS = 16384
+_BLOCK_ROWS = 32768
 # Starts are made from at most this many rows; the runs themselves use all rows.
 _START_ROWS = 20000
 
@@ -213,7 +213,7 @@ class BaseMoE(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         import pandas as pd
 
         best = restarts.best
-        order = _canonical_order(model, best, batch.split(self.chunk_rows or _BLOCK_ROWS))
+        order = _canonical_order(best)
         theta = model.permute(best.theta, order)
         jacobian = frame.log_jacobian(float(batch.weight.sum()))
         table = pd.DataFrame(restarts.table(jacobian, frame.scale))
@@ -516,20 +516,10 @@ def _start_sample(batch: Batch, seed: int) -> Batch:
     )
 
 
-def _canonical_order(model: Model, result: EMResult, blocks: Sequence[Batch]) -> Array:
+def _canonical_order(result: EMResult) -> Array:
     """Experts by ascending mean fitted response over the rows they explain."""
-
-    def fitted(block: Batch) -> dict[str, Array]:
-        joint = model.log_joint(result.theta, block)
-        resp = np.exp(joint - np.logaddexp.reduce(joint, axis=1, keepdims=True))
-        weighted = block.spread_units(resp * block.weight[:, None])
-        mean = model.expert.mean(result.theta.expert, block)
-        return {"mass": weighted.sum(axis=0), "sum": (weighted * mean).sum(axis=0)}
-
-    total = tree_sum([fitted(block) for block in blocks])
-    level = total["sum"] / np.maximum(total["mass"], np.finfo(float).tiny)
     # Coefficients settle ties, up to the rounding of the level.
-    return np.lexsort([*result.theta.expert["coef"].T[::-1], np.round(level, 10)])
+    return np.lexsort([*result.theta.expert["coef"].T[::-1], np.round(result.level, 10)])
 
 
 def _renumber(flags: tuple[str, ...], order: Array) -> tuple[str, ...]:

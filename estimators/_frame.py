@@ -50,31 +50,36 @@ class Frame:
     ) -> Frame:
         """Learn centres, scales and bases from the rows of positive weight."""
         expert_columns, gate_columns = columns
-        used = weight > 0
-        X, y, weight = X[used], y[used], weight[used]
-        maps = []
+        if not weight.all():
+            used = weight > 0
+            X, y, weight = X[used], y[used], weight[used]
+            offset = None if offset is None else offset[used]
+        maps: dict[Any, DesignMap] = {}
+        keys = []
         for room, penalty, take in (
             (model.expert, model.expert_penalty, expert_columns),
             (model.gate, model.gate_penalty, gate_columns),
         ):
-            maps.append(
-                DesignMap.fit(
-                    X[:, take],
+            degree = getattr(room, "degree", 1)
+            intercept = room.fit_intercept and getattr(room, "uses_features", True)
+            keys.append((degree, intercept, penalty.is_null, tuple(take)))
+            if keys[-1] not in maps:
+                maps[keys[-1]] = DesignMap.fit(
+                    X if len(take) == X.shape[1] and (np.diff(take) == 1).all() else X[:, take],
                     weight,
                     tuple(names[j] for j in take),
-                    degree=getattr(room, "degree", 1),
-                    intercept=room.fit_intercept and getattr(room, "uses_features", True),
+                    degree=degree,
+                    intercept=intercept,
                     orthogonalize=penalty.is_null,
                 )
-            )
         loc, scale = 0.0, 1.0
         if model.expert.affine_response:
-            response = y if offset is None else y - offset[used]
+            response = y if offset is None else y - offset
             # Without an intercept a shift of y is not a shift of the model.
             loc = float(weighted_mean(response, weight)) if model.expert.fit_intercept else 0.0
             centre = weighted_mean(response, weight)
             scale = math.sqrt(weight @ (response - centre) ** 2 / weight.sum())
-        return cls(expert_columns, gate_columns, maps[0], maps[1], loc, scale)
+        return cls(expert_columns, gate_columns, maps[keys[0]], maps[keys[1]], loc, scale)
 
     def batch(self, X: Array, y: Array | None, weight: Array | None, offset: Array | None) -> Batch:
         """The engine's view of rows; without y the response is a placeholder."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,9 @@ from mixexperts._batch import Array, weighted_mean
 _RANK_RATIO = 1e-10
 # Below this pivot ratio the columns are replaced by an orthonormal basis of their span.
 _WHITEN_RATIO = 0.1
+# Many rows are taken in blocks of this size; their Gram will do where it is well-conditioned.
+_QR_ROWS = 32768
+_GRAM_RATIO = 1e-6
 
 
 def monomials(n_features: int, degree: int) -> Array:
@@ -94,8 +98,7 @@ class DesignMap:
 
         if not self.n_columns:
             return self
-        root = np.sqrt(weight / weight.sum())[:, None]
-        factor, pivot = qr(root * self.transform(features), mode="r", pivoting=True)
+        factor, pivot = qr(self._factor(features, weight), mode="r", pivoting=True)
         factor = factor[: self.n_columns]
         diagonal = np.zeros(self.n_columns)
         diagonal[: min(factor.shape)] = np.abs(np.diagonal(factor))
@@ -112,6 +115,23 @@ class DesignMap:
         return DesignMap(
             self.names, self.center, self.scale, self.powers, self.intercept, basis, dependent
         )
+
+    def _factor(self, features: Array, weight: Array) -> Array:
+        """A matrix with the Gram of the weighted standardised columns, of few rows."""
+        root = np.sqrt(weight / weight.sum())[:, None]
+
+        def blocks() -> Iterator[Array]:
+            for i in range(0, len(features), _QR_ROWS):
+                yield root[i : i + _QR_ROWS] * self.transform(features[i : i + _QR_ROWS])
+
+        if len(features) > _QR_ROWS:
+            gram = sum(block.T @ block for block in blocks())
+            values = np.linalg.eigvalsh(gram)
+            if values[0] > _GRAM_RATIO * values[-1]:
+                lower: Array = np.linalg.cholesky(gram)
+                return lower.T
+        # Ill-conditioned: triangular factors of the blocks keep the digits that Grams lose.
+        return np.vstack([np.linalg.qr(block, mode="r") for block in blocks()])
 
     @property
     def n_columns(self) -> int:

@@ -59,6 +59,8 @@ class EMResult:
         What makes the solution unsound or needs a warning, in words.
     mass : ndarray of shape (K,)
         Effective rows of each expert: sums of weight times responsibility.
+    level : ndarray of shape (K,)
+        Mean fitted response of each expert over the rows that it explains.
     predicted_gain : float
         Gain of log-likelihood that one more EM step predicts.
     separated : bool
@@ -74,6 +76,7 @@ class EMResult:
     n_backtracks: int
     flags: tuple[str, ...]
     mass: Array
+    level: Array
     predicted_gain: float
     separated: bool = False
 
@@ -238,6 +241,7 @@ class _Run:
         return "converged" if within_rounding else "monotonicity_lost"
 
     def result(self, point: _Point, status: Status) -> EMResult:
+        mass = point.stats["expert.mass"]
         flags = health(self.model, point.theta, point.stats) if point.ok else ()
         return EMResult(
             theta=point.theta,
@@ -248,7 +252,8 @@ class _Run:
             n_iter=self.monitor.n_iter,
             n_backtracks=self.n_backtracks,
             flags=flags,
-            mass=point.stats["expert.mass"],
+            mass=mass,
+            level=point.stats["expert.fitted"] / np.maximum(mass, np.finfo(float).tiny),
             predicted_gain=self.monitor.predicted_gain,
             separated=point.ok
             and self.model.gate.separation(point.theta.gate, part(point.stats, "gate")),

@@ -53,7 +53,8 @@ class Expert(ABC):
     def accumulate(self, params: Params, batch: Batch, weight: Array) -> Stats:
         """Additive statistics at the current parameters; ``weight`` (n, K).
 
-        Always holds ``"mass"``, the (K,) sums of the weights.
+        Always holds ``"mass"``, the (K,) sums of the weights, and ``"fitted"``, those of the
+        weights times the fitted means.
         """
 
     @abstractmethod
@@ -67,8 +68,8 @@ class Expert(ABC):
     def fused_stats(self, sums: Array, gram: Array, cross: Array) -> Stats:
         """What :meth:`accumulate` returns, from the sums of the fused kernels.
 
-        ``sums`` (2, K) holds masses and weighted sums of squared residuals, ``gram`` (K, p, p)
-        and ``cross`` (K, p) the weighted products.
+        ``sums`` (3, K) holds masses, weighted sums of squared residuals and of fitted means,
+        ``gram`` (K, p, p) and ``cross`` (K, p) the weighted products.
         """
         raise self._lacks("fused_stats")
 

@@ -104,13 +104,16 @@ class Gaussian(Expert):
             "gram": kernels.weighted_gram(batch.X, weight),
             "cross": kernels.weighted_cross(batch.X, weighted),
             "rss": np.einsum("ik,ik->k", weighted, residual),
+            "fitted": batch.y @ weight - weighted.sum(axis=0),
         }
 
     def fused_inputs(self, params: Params) -> tuple[Array, Array]:
         return params["coef"], params["scale"]
 
     def fused_stats(self, sums: Array, gram: Array, cross: Array) -> Stats:
-        return {"mass": sums[0], "gram": gram, "cross": cross, "rss": sums[1]}
+        return {
+            "mass": sums[0], "gram": gram, "cross": cross, "rss": sums[1], "fitted": sums[2]
+        }  # fmt: skip
 
     def update(self, params: Params, stats: Stats, penalty: Penalty) -> Params:
         """One conditional maximisation: coefficients given scales, then scales."""

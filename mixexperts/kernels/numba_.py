@@ -278,17 +278,19 @@ def _responsibilities(values, weight, total, n_experts, m, W):
 
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
-def _expert_rows(W, slope, curve, V, sums, k, m):
-    """Weighted residuals into V, Gram weights into W; add mass and residual sum of squares."""
+def _expert_rows(y, W, slope, curve, V, sums, k, m):
+    """Weighted residuals into V, Gram weights into W; add to the sums."""
     w, s, c, v = W[k], slope[k], curve[k], V[k]
-    mass = squares = 0.0
+    mass = squares = fitted = 0.0
     for i in range(m):
         weighted = w[i] * s[i]
         mass += w[i]
         squares += weighted * s[i]
+        fitted += w[i] * (y[i] - s[i])
         v[i] = weighted
     sums[0, k] += mass
     sums[1, k] += squares
+    sums[2, k] += fitted
     for i in range(m):
         w[i] = w[i] * c[i]
 
@@ -349,8 +351,8 @@ def fused_pass(code, gate_code, same, y, offset, X, Z, weight, coef, aux, gate):
     Returns
     -------
     log_likelihood : float
-    sums : ndarray of shape (2, K)
-        Masses and weighted sums of squared residuals.
+    sums : ndarray of shape (3, K)
+        Masses, weighted sums of squared residuals, weighted sums of fitted means.
     gram : ndarray of shape (K, p (p + 1) / 2)
         Lower triangles of the experts' Grams.
     cross : ndarray of shape (K, p)
@@ -377,7 +379,7 @@ def fused_pass(code, gate_code, same, y, offset, X, Z, weight, coef, aux, gate):
     top, total = np.empty(BLOCK), np.empty(BLOCK)
     gate_top, gate_total = np.zeros(BLOCK), np.ones(BLOCK)
 
-    sums = np.zeros((2, K))
+    sums = np.zeros((3, K))
     shared = softmax and same
     gram = np.zeros((K + pairs if shared else K, n_gram))
     cross = np.zeros((K + free if shared else K, p))
@@ -416,7 +418,7 @@ def fused_pass(code, gate_code, same, y, offset, X, Z, weight, coef, aux, gate):
         if softmax:
             _gate_rows(score, W, weights, gate_total, free, m, V[K:], W, K)
         for k in range(K):
-            _expert_rows(W, slope, curve, V, sums, k, m)
+            _expert_rows(y[start : start + m], W, slope, curve, V, sums, k, m)
         column_products(Xt, p, m, Q)
         if shared:
             add_products(W, Q, K + pairs, n_gram, m, gram)
