@@ -1,14 +1,15 @@
 """Many starts: the best sound one, the report, interrupts, checkpoints, workers."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
 import mixexperts as mx
-from mixexperts._batch import Theta
-from mixexperts.em import EMResult
+from mixexperts._batch import Batch, Theta
+from mixexperts.em import Model, Monitor, fit_em
 from mixexperts.em.init import KINDS
 from mixexperts.em.restarts import Restarts, Start
 from mixexperts.errors import (
@@ -18,6 +19,7 @@ from mixexperts.errors import (
     SeparationWarning,
 )
 from mixexperts.experts import Gaussian
+from mixexperts.gates import Constant
 from mixexperts.penalties import Ridge
 
 # ``backend="numpy"`` where a test reaches into the methods of the expert.
@@ -37,11 +39,19 @@ def data():
 
 
 def result(objective, status="converged"):
-    theta = Theta(
-        {"log_weight": np.log([0.5, 0.5])}, {"coef": np.zeros((2, 1)), "scale": np.ones(2)}
-    )
-    return EMResult(
-        theta, objective, objective, np.array([objective]), status, 3, 0, (), np.ones(2), 0.0
+    """A result of a real run, with another objective and status."""
+    design = np.ones((8, 1))
+    batch = Batch(np.arange(8.0), {"mean": design}, design, np.ones(8))
+    params = {"coef": np.array([[1.0], [6.0]]), "scale": np.ones(2)}
+    theta = Theta({"log_weight": np.log([0.5, 0.5])}, params)
+    run = fit_em(Model(Constant(), Gaussian()), batch, theta, monitor=Monitor(max_iter=1))
+    return replace(
+        run,
+        log_likelihood=objective,
+        objective=objective,
+        status=status,
+        mass=np.ones(2),
+        theta=theta,
     )
 
 
