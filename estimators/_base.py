@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
@@ -19,11 +19,9 @@ from mixexperts.em.restarts import Restarts, Settings, Start, fit_restarts
 from mixexperts.errors import DegenerateFitWarning, RankDeficientWarning, SeparationWarning
 from mixexperts.estimators import _checks as checks
 from mixexperts.estimators._frame import Frame
-from mixexperts.estimators._starts import make_starts
+from mixexperts.estimators._predict import Predictions
+from mixexperts.estimators._starts import StartMaker
 from mixexperts.penalties.base import NoPenalty
-
-if TYPE_CHECKING:
-    from mixexperts.predictive import Predictive
 
 # Rows per block of an in-memory fit: the block and its scratch arrays stay in the cache.
 _BLOCK_ROWS = 32768
@@ -31,7 +29,7 @@ _BLOCK_ROWS = 32768
 _START_ROWS = 20000
 
 
-class BaseMoE(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
     """Shared machinery of the estimators; parameters are documented in the subclasses."""
 
     # Declared for the type checker; each subclass assigns them in its __init__.
@@ -60,8 +58,9 @@ class BaseMoE(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def _fit(self, X: Any, y: Any, sample_weight: Any, offset: Any) -> None:
         settings = self._settings()
         model = self._model()
-        X, y, weight, offset = self._validate(X, y, sample_weight, offset)
-        self._check_size(y, weight, offset, settings.n_experts)
+        X, y, weight, offset, used = self._validate(X, y, sample_weight, offset)
+        model.expert.check_response(y)
+        self._check_size(y, offset, settings.n_experts)
         total = float(weight.sum())
         model = Model(
             model.gate,
@@ -72,9 +71,9 @@ class BaseMoE(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         names = self._feature_names(X.shape[1])
         columns = self._columns(X.shape[1])
         frame = Frame.fit(model, X, y, weight, offset, columns, names)
-        self._warn_about_design(frame, int((weight > 0).sum()))
+        self._warn_about_design(frame, len(y))
         batch = frame.batch(X, y, weight, offset)
-        restarts = self._run(model, frame, batch, settings)
+        restarts = self._run(model, frame, batch, settings, used)
         self._assign(model, frame, batch, restarts)
         self._warn_about_fit()
 
@@ -96,6 +95,8 @@ class BaseMoE(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         from sklearn.utils import check_random_state
 
         if isinstance(self.random_state, int | np.integer):
+            if self.random_state < 0:
+                raise ValueError(f"random_state must not be negative, got {self.random_state}")
             return int(self.random_state)
         if self.random_state is None:
             return int(np.random.SeedSequence().generate_state(1)[0])
@@ -115,22 +116,26 @@ class BaseMoE(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def _validate(
         self, X: Any, y: Any, sample_weight: Any, offset: Any
-    ) -> tuple[Array, Array, Array, Array | None]:
+    ) -> tuple[Array, Array, Array, Array | None, Array | None]:
+        """Rows of positive weight, and which they are (None: all)."""
         checks.numeric_columns(X)
         X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
         y = y.astype(np.float64, copy=False)
         weight = checks.sample_weight_array(sample_weight, len(y))
-        return X, y, weight, checks.offset_array(offset, len(y))
-
-    def _check_size(self, y: Array, weight: Array, offset: Array | None, n_experts: int) -> None:
+        offset = checks.offset_array(offset, len(y))
+        if weight.all():
+            return X, y, weight, offset, None
         used = weight > 0
-        n = int(used.sum())
+        return X[used], y[used], weight[used], None if offset is None else offset[used], used
+
+    def _check_size(self, y: Array, offset: Array | None, n_experts: int) -> None:
+        n = len(y)
         if n_experts > n:
             raise ValueError(
                 f"n_experts={n_experts} is more than the {n} rows of positive weight "
                 f"(n_samples = {n}); ask for fewer experts or give more rows"
             )
-        response = (y if offset is None else y - offset)[used]
+        response = y if offset is None else y - offset
         if np.ptp(response) <= 4.0 * np.finfo(float).eps * np.abs(response).max():
             what = "y" if offset is None else "y - offset"
             if n == 1:
@@ -175,11 +180,13 @@ class BaseMoE(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 stacklevel=4,
             )
 
-    def _run(self, model: Model, frame: Frame, batch: Batch, settings: Settings) -> Restarts:
-        if self.warm_start and hasattr(self, "theta_") and len(self.mass_) == settings.n_experts:
-            starts = make_starts(self, 1, settings.n_experts, model, frame, batch)
-        else:
-            starts = make_starts(self.init, self.n_init, settings.n_experts, model, frame, batch)
+    def _run(
+        self, model: Model, frame: Frame, batch: Batch, settings: Settings, used: Array | None
+    ) -> Restarts:
+        warm = self.warm_start and hasattr(self, "theta_")
+        init = self if warm and len(self.mass_) == settings.n_experts else self.init
+        maker = StartMaker(self.n_init, settings.n_experts, model, frame, batch, used)
+        starts = maker.starts(init)
         blocks = batch.split(self.chunk_rows or _BLOCK_ROWS)
         settings, checkpoint = self._checkpoint(model, blocks, starts, settings)
         return fit_restarts(
@@ -297,203 +304,6 @@ class BaseMoE(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
         check_is_fitted(self, "theta_")
         save(self, path)
-
-    # --- prediction ------------------------------------------------------------------------
-
-    def _batch(self, X: Any, y: Any = None, offset: Any = None, sample_weight: Any = None) -> Batch:
-        """New rows as the engine sees them."""
-        check_is_fitted(self, "theta_")
-        X = self._reordered(X)
-        checks.numeric_columns(X)
-        if y is None:
-            X = validate_data(self, X, dtype=np.float64, reset=False)
-        else:
-            X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, reset=False)
-            y = y.astype(np.float64, copy=False)
-        weight = None
-        if sample_weight is not None:
-            weight = checks.sample_weight_array(sample_weight, len(X))
-        if offset is None and self.has_offset_:
-            raise ValueError(
-                "offset is missing: the model was fitted with one; pass offset= for these rows "
-                "too (zeros for none)"
-            )
-        batch: Batch = self.frame_.batch(X, y, weight, checks.offset_array(offset, len(X)))
-        return batch
-
-    def _reordered(self, X: Any) -> Any:
-        """The columns of a DataFrame in the order of the fit.
-
-        Missing and additional columns are left for scikit-learn to refuse by name.
-        """
-        if not (hasattr(X, "columns") and hasattr(self, "feature_names_in_")):
-            return X
-        wanted = list(self.feature_names_in_)
-        given = list(X.columns)
-        return X[wanted] if given != wanted and sorted(map(str, given)) == sorted(wanted) else X
-
-    def _gate_batch(self, X: Any) -> Batch:
-        """New rows for the gate alone, which has no offset."""
-        offset = np.zeros(len(X)) if self.has_offset_ else None
-        return self._batch(X, offset=offset)
-
-    def gate_proba(self, X: Any) -> Array:
-        """Mixing weights given x.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, n_features)
-
-        Returns
-        -------
-        ndarray of shape (n, n_experts)
-            Rows sum to one.
-        """
-        check_is_fitted(self, "theta_")
-        batch = self._gate_batch(X)
-        proba: Array = np.exp(self.model_.gate.log_prob(self.theta_.gate, batch))
-        return proba
-
-    def transform(self, X: Any) -> Array:
-        """Mixing weights given x, as features for a later step; the same as ``gate_proba``.
-
-        With ``set_output(transform="pandas")`` a DataFrame with columns ``gate1``, ``gate2``, ...
-
-        Parameters
-        ----------
-        X : array-like of shape (n, n_features)
-
-        Returns
-        -------
-        ndarray or DataFrame of shape (n, n_experts)
-        """
-        return self.gate_proba(X)
-
-    def get_feature_names_out(self, input_features: Any = None) -> Array:
-        """Names of the columns of :meth:`transform`: ``gate1`` to ``gateK``.
-
-        Parameters
-        ----------
-        input_features : ignored
-
-        Returns
-        -------
-        ndarray of str of shape (n_experts,)
-        """
-        check_is_fitted(self, "theta_")
-        return np.array([f"gate{k}" for k in range(1, len(self.mass_) + 1)], dtype=object)
-
-    def responsibilities(self, X: Any, y: Any, *, offset: Any = None) -> Array:
-        """Posterior probabilities of the experts given x and y.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, n_features)
-        y : array-like of shape (n,)
-        offset : array-like of shape (n,), optional
-
-        Returns
-        -------
-        ndarray of shape (n, n_experts)
-            Rows sum to one.
-        """
-        joint = self.model_.log_joint(self.theta_, self._batch(X, y, offset))
-        responsibilities: Array = np.exp(joint - np.logaddexp.reduce(joint, axis=1, keepdims=True))
-        return responsibilities
-
-    def predict_experts(self, X: Any, *, offset: Any = None) -> Array:
-        """Mean of each expert, on the scale of y.
-
-        Returns
-        -------
-        ndarray of shape (n, n_experts)
-        """
-        batch = self._batch(X, offset=offset)
-        mean: Array = self.model_.expert.mean(self.theta_.expert, batch)
-        return mean * self.frame_.scale + self.frame_.loc
-
-    def score_samples(self, X: Any, y: Any = None, *, offset: Any = None) -> Array:
-        """Log density ``log p(y | x)`` of each row.
-
-        Parameters
-        ----------
-        X : array-like of shape (n, n_features)
-        y : array-like of shape (n,), optional
-            Responses. Without them the density is taken at the predictive mean.
-        offset : array-like of shape (n,), optional
-
-        Returns
-        -------
-        ndarray of shape (n,)
-        """
-        if y is None:
-            y = self.predictive(X, offset=offset).mean()
-        joint = self.model_.log_joint(self.theta_, self._batch(X, y, offset))
-        density: Array = np.logaddexp.reduce(joint, axis=1) - np.log(self.frame_.scale)
-        return density
-
-    def predictive(self, X: Any, *, offset: Any = None) -> Predictive:
-        """Predictive distribution of y at each row of X.
-
-        Returns
-        -------
-        Predictive
-            With ``mean``, ``var``, ``std``, ``pdf``, ``cdf``, ``ppf``, ``interval``, ``sample``.
-        """
-        from mixexperts.predictive import Predictive
-
-        batch = self._batch(X, offset=offset)
-        return Predictive(
-            self.model_.expert,
-            self.theta_.expert,
-            batch,
-            self.model_.gate.log_prob(self.theta_.gate, batch),
-            loc=self.frame_.loc,
-            scale=self.frame_.scale,
-            index=X.index if hasattr(X, "columns") else None,
-        )
-
-    def sample(self, X: Any, *, offset: Any = None, random_state: Any = None) -> Array:
-        """Draw one response for each row of X.
-
-        Returns
-        -------
-        ndarray of shape (n,)
-        """
-        return self.predictive(X, offset=offset).sample(random_state=random_state)
-
-    # --- criteria --------------------------------------------------------------------------
-
-    def _log_likelihood(
-        self, X: Any, y: Any, sample_weight: Any, offset: Any
-    ) -> tuple[float, float]:
-        log_density = self.score_samples(X, y, offset=offset)
-        weight = checks.sample_weight_array(sample_weight, len(log_density))
-        return float(weight @ log_density), float(weight.sum())
-
-    def aic(self, X: Any, y: Any, *, sample_weight: Any = None, offset: Any = None) -> float:
-        """Akaike's criterion on data, ``-2 log-likelihood + 2 n_parameters_``; lower is better."""
-        llf, _ = self._log_likelihood(X, y, sample_weight, offset)
-        return float(-2.0 * llf + 2.0 * self.n_parameters_)
-
-    def bic(self, X: Any, y: Any, *, sample_weight: Any = None, offset: Any = None) -> float:
-        """Schwarz's criterion on data, ``-2 log-likelihood + n_parameters_ log n``.
-
-        n is the sum of the weights; lower is better.
-        """
-        llf, n = self._log_likelihood(X, y, sample_weight, offset)
-        return float(-2.0 * llf + np.log(n) * self.n_parameters_)
-
-    def icl(self, X: Any, y: Any, *, sample_weight: Any = None, offset: Any = None) -> float:
-        """Integrated completed likelihood, BIC plus twice the entropy of the responsibilities.
-
-        Lower is better (McLachlan and Peel 2000, section 6.10.3: ICL-BIC).
-        """
-        resp = self.responsibilities(X, y, offset=offset)
-        weight = checks.sample_weight_array(sample_weight, len(resp))
-        surprise = -resp * np.log(np.where(resp > 0, resp, 1.0))
-        entropy = float(weight @ surprise.sum(axis=1))
-        return self.bic(X, y, sample_weight=sample_weight, offset=offset) + 2.0 * entropy
 
 
 def _start_sample(batch: Batch, seed: int) -> Batch:

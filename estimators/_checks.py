@@ -74,6 +74,11 @@ def numeric_columns(X: Any, argument: str = "X") -> None:
 
     if not isinstance(X, pd.DataFrame):
         return
+    if not X.shape[1]:
+        raise ValueError(
+            f"{argument} has 0 feature(s) (shape={X.shape}) while a minimum of 1 is required; for "
+            "a model without features use mixexperts.moe with the formula 'y ~ 1'"
+        )
     text = [
         str(name)
         for name, dtype in X.dtypes.items()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mixexperts._archive import saveable
-from mixexperts._batch import Array, Batch, Theta, weighted_mean
+from mixexperts._batch import Array, Batch, Theta, root_mean_square, weighted_mean
 from mixexperts._design import DesignMap
 from mixexperts.em.engine import Model
 from mixexperts.gates.softmax import Constant
@@ -48,12 +48,8 @@ class Frame:
         columns: tuple[Array, Array],
         names: tuple[str, ...],
     ) -> Frame:
-        """Learn centres, scales and bases from the rows of positive weight."""
+        """Learn centres, scales and bases from rows, all of positive weight."""
         expert_columns, gate_columns = columns
-        if not weight.all():
-            used = weight > 0
-            X, y, weight = X[used], y[used], weight[used]
-            offset = None if offset is None else offset[used]
         maps: dict[Any, DesignMap] = {}
         keys = []
         for room, penalty, take in (
@@ -78,7 +74,7 @@ class Frame:
             # Without an intercept a shift of y is not a shift of the model.
             loc = float(weighted_mean(response, weight)) if model.expert.fit_intercept else 0.0
             centre = weighted_mean(response, weight)
-            scale = math.sqrt(weight @ (response - centre) ** 2 / weight.sum())
+            scale = float(root_mean_square(response - centre, weight))
         return cls(expert_columns, gate_columns, maps[keys[0]], maps[keys[1]], loc, scale)
 
     def batch(self, X: Array, y: Array | None, weight: Array | None, offset: Array | None) -> Batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,33 +16,65 @@ from mixexperts.estimators._frame import Frame
 _PARAMETERS = ("intercept", "coef", "scale", "gate_intercept", "gate_coef")
 
 
-def make_starts(
-    init: Any, n_init: int, n_experts: int, model: Model, frame: Frame, batch: Batch
-) -> tuple[Start, ...]:
-    """Starts of a fit.
+@dataclass(frozen=True)
+class StartMaker:
+    """Turns what ``init`` may be into starts.
 
-    A name gives ``n_init`` starts of that kind (``"auto"``: of all kinds in turn); labels,
-    responsibilities, parameters or a fitted model give one; a list of those gives all.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If ``init`` is none of these, or does not fit the data.
+    ``used`` marks the rows of the data that are in ``batch``; None means all of them.
     """
-    if isinstance(init, str):
-        return _named(init, n_init, n_experts)
-    if isinstance(init, list | tuple) and any(_is_start(item) for item in init):
-        starts: list[Start] = []
-        for item in init:
-            starts += make_starts(item, n_init, n_experts, model, frame, batch)
-        return tuple(starts)
-    if isinstance(init, dict):
-        return (Start("parameters", theta=_from_parameters(init, n_experts, model, frame)),)
-    if hasattr(init, "estimator"):
-        init = init.estimator
-    if hasattr(init, "fit") and hasattr(init, "get_params"):
-        return (_from_estimator(init, n_experts, model, frame),)
-    return (Start("labels", theta=_from_rows(init, n_experts, model, batch)),)
+
+    n_init: int
+    n_experts: int
+    model: Model
+    frame: Frame
+    batch: Batch
+    used: Array | None
+
+    def starts(self, init: Any) -> tuple[Start, ...]:
+        """Starts of a fit.
+
+        A name gives ``n_init`` starts of that kind (``"auto"``: of all kinds in turn); labels,
+        responsibilities, parameters or a fitted model give one; a list of those gives all.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If ``init`` is none of these, or does not fit the data.
+        """
+        if isinstance(init, str):
+            return _named(init, self.n_init, self.n_experts)
+        if isinstance(init, list | tuple) and any(_is_start(item) for item in init):
+            return tuple(start for item in init for start in self.starts(item))
+        if isinstance(init, dict):
+            theta = _from_parameters(init, self.n_experts, self.model, self.frame)
+            return (Start("parameters", theta=theta),)
+        if hasattr(init, "estimator"):
+            init = init.estimator
+        if hasattr(init, "fit") and hasattr(init, "get_params"):
+            return (_from_estimator(init, self.n_experts, self.model, self.frame),)
+        return (Start("labels", theta=self._from_rows(init)),)
+
+    def _from_rows(self, init: Any) -> Theta:
+        try:
+            values = np.asarray(init)
+        except ValueError as error:
+            raise TypeError(
+                f"init cannot be read as labels or responsibilities: {error}"
+            ) from error
+        if values.dtype == object or values.ndim not in (1, 2):
+            raise TypeError(
+                "init must be a name, labels (n,), responsibilities (n, K), a dict of "
+                f"parameters, a fitted model, or a list of these; got {type(init).__name__}"
+            )
+        n = self.batch.n_units if self.used is None else len(self.used)
+        if len(values) != n:
+            raise ValueError(f"init has {len(values)} rows but X has {n}")
+        if self.used is not None:
+            values = values[self.used]
+        make = _labels if values.ndim == 1 else _responsibilities
+        resp = make(values, self.n_experts)
+        rng = keyed_rng(0, "labels", 0)
+        return theta_from_responsibilities(self.model, self.batch, resp, rng)
 
 
 def _is_start(item: Any) -> bool:
@@ -59,22 +92,6 @@ def _named(init: str, n_init: int, n_experts: int) -> tuple[Start, ...]:
         return (Start("single"),)
     kinds = AUTO if init == "auto" else (init,)
     return tuple(Start(kinds[i % len(kinds)], i // len(kinds)) for i in range(n_init))
-
-
-def _from_rows(init: Any, n_experts: int, model: Model, batch: Batch) -> Theta:
-    try:
-        values = np.asarray(init)
-    except ValueError as error:
-        raise TypeError(f"init cannot be read as labels or responsibilities: {error}") from error
-    if values.dtype == object or values.ndim not in (1, 2):
-        raise TypeError(
-            "init must be a name, labels (n,), responsibilities (n, K), a dict of parameters, "
-            f"a fitted model, or a list of these; got {type(init).__name__}"
-        )
-    if len(values) != batch.n_units:
-        raise ValueError(f"init has {len(values)} rows but X has {batch.n_units}")
-    resp = _labels(values, n_experts) if values.ndim == 1 else _responsibilities(values, n_experts)
-    return theta_from_responsibilities(model, batch, resp, keyed_rng(0, "labels", 0))
 
 
 def _labels(values: Array, n_experts: int) -> Array:

@@ -94,10 +94,12 @@ def read_archive(path: str | os.PathLike[str], kind: str | None = None) -> tuple
                 key=lambda n: int(n.removesuffix(".npy")),
             )
             arrays = [np.load(io.BytesIO(archive.read(n)), allow_pickle=False) for n in names]
-    except (zipfile.BadZipFile, KeyError, ValueError, EOFError, OSError) as error:
+    except Exception as error:  # a damaged zip fails in a dozen ways
         raise ArchiveError(f"{source} is not a complete mixexperts file: {error}") from error
     if not isinstance(header, dict) or header.get("format") != "mixexperts":
         raise ArchiveError(f"{source} was not written by mixexperts")
+    if not {"schema", "kind", "tree"} <= set(header) or not isinstance(header["schema"], int):
+        raise ArchiveError(f"{source} has an incomplete header")
     if header["schema"] > SCHEMA:
         raise ArchiveError(
             f"{source} has schema {header['schema']}, newer than the schema {SCHEMA} that this "
@@ -105,7 +107,12 @@ def read_archive(path: str | os.PathLike[str], kind: str | None = None) -> tuple
         )
     if kind is not None and header["kind"] != kind:
         raise ArchiveError(f"{source} holds a {header['kind']}, expected a {kind}")
-    return header["kind"], _decode(header["tree"], arrays)
+    try:
+        return header["kind"], _decode(header["tree"], arrays)
+    except ArchiveError:
+        raise
+    except Exception as error:  # a tree that does not match its arrays or classes
+        raise ArchiveError(f"{source} does not hold what its header says: {error}") from error
 
 
 def _encode(value: Any, arrays: list[np.ndarray]) -> Any:
@@ -115,7 +122,8 @@ def _encode(value: Any, arrays: list[np.ndarray]) -> Any:
         return value.item()
     if isinstance(value, np.ndarray):
         if value.dtype.kind in "OUS":
-            return {"__strings__": _encode(value.tolist(), arrays)}
+            flat = [_encode(item, arrays) for item in value.ravel()]
+            return {"__strings__": flat, "shape": list(value.shape)}
         arrays.append(value)
         return {"__array__": len(arrays) - 1}
     if isinstance(value, tuple):
@@ -157,7 +165,9 @@ def _decode(value: Any, arrays: list[np.ndarray]) -> Any:
     if tag == "__array__":
         return arrays[content]
     if tag == "__strings__":
-        return np.array(_decode(content, arrays), dtype=object)
+        flat = np.empty(len(content), dtype=object)
+        flat[:] = [_decode(item, arrays) for item in content]
+        return flat.reshape(value["shape"])
     if tag == "__tuple__":
         return tuple(_decode(item, arrays) for item in content)
     if tag == "__object__":

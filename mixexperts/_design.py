@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixexperts._archive import saveable
-from mixexperts._batch import Array, weighted_mean
+from mixexperts._batch import Array, root_mean_square, weighted_mean
 
 # Columns whose pivot in a QR factor of the standardised design falls below this are taken as
 # linear combinations of the others. Exact copies reach 1e-16.
@@ -84,8 +84,7 @@ class DesignMap:
         center = np.zeros(features.shape[1])
         if intercept and features.shape[1]:
             center = weighted_mean(features, weight)
-        deviation = features - center
-        spread = np.sqrt(weight @ deviation**2 / weight.sum()) if features.size else center * 0
+        spread = root_mean_square(features - center, weight)
         # Rounding of the mean leaves a constant column a spread of some units in the last place.
         size = np.abs(features).max(axis=0, initial=0.0)
         flat = spread <= 16.0 * np.finfo(float).eps * size

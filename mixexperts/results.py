@@ -420,4 +420,5 @@ def union_design(built: Any, index: pd.Index) -> pd.DataFrame:
 
     columns: dict[str, Array] = dict(zip(built.x_names, np.asarray(built.X, float).T, strict=True))
     columns |= dict(zip(built.z_names, np.asarray(built.Z, float).T, strict=True))
-    return pd.DataFrame(columns, index=index)
+    # An estimator wants at least one column, be it one that neither room looks at.
+    return pd.DataFrame(columns or {"(none)": np.ones(len(index))}, index=index)

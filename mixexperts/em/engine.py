@@ -85,6 +85,11 @@ class EMResult:
         """Whether the solution may be preferred over others by its likelihood."""
         return self.status in ("converged", "max_iter")
 
+    @property
+    def rank(self) -> tuple[bool, float]:
+        """What the best of several solutions is the largest of: sound first, then objective."""
+        return self.sound, self.objective if np.isfinite(self.objective) else -np.inf
+
 
 def fit_em(
     model: Model,
@@ -196,6 +201,8 @@ class _Run:
             following = self.advance(point, here, image, there)
             if following is None:
                 return self.result(point, self.stalled(point))
+            if following is point:  # no pass was left to better it
+                return self.result(point, self.final(point, "max_iter"))
             point = following
 
     def stop(self, point: _Point, there: Array) -> Status | None:
@@ -204,13 +211,18 @@ class _Run:
         if self.model.expert.at_boundary(point.theta.expert).any():
             return "degenerate"
         if self.monitor.converged():
-            return "degenerate" if health(self.model, point.theta, point.stats) else "converged"
-        if self.monitor.exhausted():
-            return "degenerate" if health(self.model, point.theta, point.stats) else "max_iter"
-        return None
+            return self.final(point, "converged")
+        return self.final(point, "max_iter") if self.monitor.exhausted() else None
+
+    def final(self, point: _Point, status: Status) -> Status:
+        """The status, unless the solution is degenerate."""
+        return "degenerate" if health(self.model, point.theta, point.stats) else status
 
     def advance(self, point: _Point, here: Array, image: Theta, there: Array) -> _Point | None:
-        """The accelerated point if it does not fall, else the EM step, else shorter steps."""
+        """The accelerated point if it does not fall, else the EM step, else shorter steps.
+
+        None if no step helps; ``point`` itself if the passes are used up.
+        """
         floor = point.objective - self.slack(point)
         if self.accelerator is not None:
             proposal = self.accelerator.propose(here, there)
@@ -220,11 +232,15 @@ class _Run:
                     return trial
                 self.accelerator.reset()
                 self.n_backtracks += 1
+                if self.monitor.exhausted():
+                    return point
         trial = self.evaluate(image)
         step = there - here
         for _ in range(_MAX_HALVINGS):
             if trial.ok and trial.objective >= floor:
                 return trial
+            if self.monitor.exhausted():
+                return point
             step = 0.5 * step
             self.n_backtracks += 1
             trial = self.evaluate(self.model.unpack(here + step, point.theta))
@@ -238,7 +254,7 @@ class _Run:
     def stalled(self, point: _Point) -> Status:
         """No step rises: at a maximum within rounding that is convergence, elsewhere a fault."""
         within_rounding = abs(self.monitor.predicted_gain) <= 100.0 * self.slack(point)
-        return "converged" if within_rounding else "monotonicity_lost"
+        return self.final(point, "converged") if within_rounding else "monotonicity_lost"
 
     def result(self, point: _Point, status: Status) -> EMResult:
         mass = point.stats["expert.mass"]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from mixexperts._batch import Array, Batch, Theta, weighted_mean
+from mixexperts._batch import Array, Batch, Theta, root_mean_square, weighted_mean
 from mixexperts.em.engine import Model, fit_em
 from mixexperts.em.monitor import Monitor
 
@@ -61,7 +61,7 @@ def initial_theta(
 def _standardized(values: Array, weight: Array) -> Array:
     """Columns with weighted mean 0 and standard deviation 1; constant columns are dropped."""
     centred = values - weighted_mean(values, weight)
-    spread = np.sqrt(weight @ centred**2 / weight.sum())
+    spread = root_mean_square(centred, weight)
     keep = spread > 1e-12 * (np.abs(values).max(axis=0, initial=0.0) + 1e-300)
     standard: Array = centred[:, keep] / spread[keep]
     return standard
@@ -169,7 +169,8 @@ def _elemental(model: Model, batch: Batch, n_experts: int, rng: np.random.Genera
     resp = np.full((batch.n_units, n_experts), 1e-6)
     for k in range(n_experts):
         for _ in range(batch.X.shape[1] + 1):
-            resp[_pick(batch.weight, order, rng), k] = 1.0
+            picked = cloud[_pick(batch.weight, order, rng)]
+            resp[(cloud == picked).all(axis=1), k] = 1.0  # the row, however often it is there
     rough = model.expert.init_params(batch, resp, rng)
     distance = (batch.y[:, None] - model.expert.mean(rough, batch)) ** 2
     label = batch.sum_units(distance).argmin(axis=1)
@@ -186,9 +187,8 @@ def _small_em(model: Model, batch: Batch, n_experts: int, rng: np.random.Generat
         result = fit_em(
             model, batch, start, monitor=Monitor(max_iter=_SHORT_PASSES), accelerate=False
         )
-        rank = (result.sound, result.objective)
-        if best is None or rank > best:
-            best, chosen = rank, result.theta
+        if best is None or result.rank > best:
+            best, chosen = result.rank, result.theta
     assert chosen is not None
     return chosen
 

@@ -48,9 +48,9 @@ class Model:
     def penalty_value(self, theta: Theta) -> float:
         """Value of both penalties."""
         value = 0.0
-        for part, penalty, params in self._penalized(theta):
-            coef = params["coef"]
-            value += penalty.value(coef, part.penalized(coef.shape[1]))
+        for room, penalty, params in self._penalized(theta):
+            coef = room.penalized_coef(params)
+            value += penalty.value(coef, room.penalized(coef.shape[1]))
         return value
 
     def _penalized(self, theta: Theta) -> list[tuple[Gate | Expert, Penalty, Any]]:
@@ -85,10 +85,10 @@ class Model:
         )
         cut = self.gate.n_params(theta.gate)
         for room, penalty, params in self._penalized(theta):
-            coef = params["coef"]
+            coef = room.penalized_coef(params)
             pull = penalty.gradient(coef, room.penalized(coef.shape[1]))
             if room is self.gate:
-                score[:cut] -= pull[:-1].ravel()
+                score[:cut] -= (pull - pull.mean(axis=0))[:-1].ravel()
             else:
                 score[cut : cut + pull.size] -= pull.ravel()
         return score

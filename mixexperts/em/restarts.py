@@ -97,8 +97,7 @@ class Restarts:
     @property
     def best_index(self) -> int:
         """The sound start of the highest objective; the first of them if several tie."""
-        rank = [(result.sound, result.objective) for result in self.results]
-        return max(range(len(rank)), key=lambda i: (*rank[i], -i))
+        return max(range(len(self.results)), key=lambda i: (*self.results[i].rank, -i))
 
     @property
     def best(self) -> EMResult:
@@ -248,7 +247,7 @@ class _Progress:
     def show(self, start: Start, result: EMResult) -> None:
         if self.bar is None:
             return
-        rank = (result.sound, result.objective)
+        rank = result.rank
         if rank[0] == self.best[0] and abs(rank[1] - self.best[1]) < SAME_OPTIMUM:
             self.times += 1
         elif rank > self.best:

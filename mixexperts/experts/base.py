@@ -117,6 +117,10 @@ class Expert(ABC):
         mask[: int(self.fit_intercept)] = False
         return mask
 
+    def penalized_coef(self, params: Params) -> Array:
+        """The coefficients that a penalty sees, (K, p)."""
+        return params["coef"]
+
     # --- what predictions need -------------------------------------------------------------
 
     @abstractmethod

@@ -92,6 +92,10 @@ class Gate(ABC):
         mask[: int(self.fit_intercept)] = False
         return mask
 
+    def penalized_coef(self, params: Params) -> Array:
+        """The coefficients that a penalty sees, (K, q)."""
+        return params["coef"]
+
     def separation(self, params: Params, stats: Stats) -> bool:
         """Whether some direction of the coefficients is left without information."""
         return False

@@ -10,7 +10,7 @@ import numpy as np
 from mixexperts._batch import Array, Batch, Params, Stats
 from mixexperts.gates.base import Gate
 from mixexperts.kernels import numpy_ as kernels
-from mixexperts.penalties.base import Penalty, Ridge
+from mixexperts.penalties.base import Penalty, Ridge, solve_symmetric
 
 # Smallest weight of a constant gate: an expert that lost all its rows keeps a finite log weight.
 _MIN_WEIGHT = 1e-20
@@ -80,16 +80,28 @@ class Softmax(Gate):
         free, q = stats["gradient"].shape
         if free == 0:
             return params
-        mask = np.tile(self.penalized(q), free)
+        if penalty.is_null:
+            step = solve_symmetric(_square(stats["information"]), stats["gradient"].ravel())
+            coef = params["coef"].copy()
+            coef[:free] += step.reshape(free, q)
+            return {"coef": coef}
+        # A penalty acts on the coefficients of all K experts, so that it knows no reference.
+        # Both sides of the system sum to zero over the experts, and so does its solution.
+        gradient = np.vstack([stats["gradient"], -stats["gradient"].sum(axis=0)])
+        coef = self.penalized_coef(params)
         step = penalty.minimize_quadratic(
-            _square(stats["information"]),
-            stats["gradient"].ravel(),
-            params["coef"][:free].ravel(),
-            mask,
+            _square(_all_experts(stats["information"])),
+            gradient.ravel(),
+            coef.ravel(),
+            np.tile(self.penalized(q), free + 1),
         )
-        coef = params["coef"].copy()
-        coef[:free] += step.reshape(free, q)
-        return {"coef": coef}
+        coef = coef + step.reshape(free + 1, q)
+        return {"coef": coef - coef[-1]}
+
+    def penalized_coef(self, params: Params) -> Array:
+        """Coefficients centred over the experts: the same whichever expert is the reference."""
+        centred: Array = params["coef"] - params["coef"].mean(axis=0)
+        return centred
 
     def pack(self, params: Params) -> Array:
         return params["coef"][:-1].ravel()
@@ -174,6 +186,17 @@ class Constant(Gate):
 
     def penalized(self, n_columns: int) -> Array:
         return np.zeros(n_columns, dtype=bool)
+
+
+def _all_experts(information: Array) -> Array:
+    """Blocks (K-1, K-1, q, q) without the reference, with it: (K, K, q, q) that sum to zero."""
+    free, _, q, _ = information.shape
+    full = np.zeros((free + 1, free + 1, q, q))
+    full[:free, :free] = information
+    full[free, :free] = -information.sum(axis=0)
+    full[:free, free] = -information.sum(axis=1)
+    full[free, free] = information.sum(axis=(0, 1))
+    return full
 
 
 def _square(information: Array) -> Array:

@@ -70,7 +70,8 @@ def _exp(x):
     p = p * r + 0.5
     p = p * r + 1.0
     p = p * r + 1.0
-    return p * _bits_as_double((np.int64(k) + 1023) << 52)
+    value = p * _bits_as_double((np.int64(k) + 1023) << 52)
+    return value if x >= -708.0 else 0.0
 
 
 @njit(cache=True, nogil=True, fastmath=_EXACT)
@@ -248,6 +249,9 @@ def _normalize(values, n_experts, m, top, total):
         row = values[k]
         for i in range(m):
             top[i] = max(top[i], row[i])
+    for i in range(m):
+        # a row without support (all -inf) must give -inf, not NaN, so that the fall is seen
+        top[i] = top[i] if top[i] >= -1.7e308 else 0.0
     for k in range(n_experts):
         row = values[k]
         for i in range(m):
@@ -270,7 +274,7 @@ def _log_likelihood(weight, top, total, gate_top, gate_total, m):
 @njit(cache=True, nogil=True, fastmath=_FAST)
 def _responsibilities(values, weight, total, n_experts, m, W):
     for i in range(m):
-        total[i] = weight[i] / total[i]
+        total[i] = weight[i] / total[i] if total[i] > 0.0 else 0.0
     for k in range(n_experts):
         row, out = values[k], W[k]
         for i in range(m):

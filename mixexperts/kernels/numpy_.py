@@ -18,7 +18,7 @@ def e_step(log_joint: Array) -> tuple[Array, Array]:
     Returns
     -------
     resp : ndarray of shape (u, K)
-        Responsibilities; rows sum to one.
+        Responsibilities; rows sum to one, or to zero where no expert has support.
     log_density : ndarray of shape (u,)
         Log of the row sums of ``exp(log_joint)``.
     """
@@ -27,8 +27,8 @@ def e_step(log_joint: Array) -> tuple[Array, Array]:
     shift = np.where(np.isfinite(top), top, 0.0)
     resp = np.exp(np.subtract(log_joint, shift[:, None], out=log_joint), out=log_joint)
     total = resp.sum(axis=1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        resp /= total[:, None]
+    with np.errstate(divide="ignore"):
+        resp /= np.where(total > 0.0, total, 1.0)[:, None]
         log_density: Array = np.log(total) + shift
     return resp, log_density
 

@@ -112,6 +112,25 @@ def test_order_of_rows_does_not_matter(tools, seed, gate, n_experts):
     )
 
 
+DESIGNS = {
+    "quadratic": lambda X: (X, Gaussian(degree=2)),
+    "nearly collinear": lambda X: (np.column_stack([X, X.sum(axis=1) + 1e-3 * X[:, 0] ** 2]), None),
+}
+
+
+@pytest.mark.parametrize("design", DESIGNS.values(), ids=DESIGNS)
+@pytest.mark.parametrize("init", ["kmeans", "residual", "random", "elemental", "small_em", "split"])
+def test_order_of_rows_does_not_matter_where_columns_are_made_orthogonal(tools, design, init):
+    """The basis of ill-conditioned columns has no natural signs; the starts must not see them."""
+    X, y, _ = tools.draw(2, 80)
+    X, expert = design(X)
+    options = {"expert": expert or Gaussian(), "init": init, "n_init": 3, "max_iter": 1}
+    order = np.random.default_rng(0).permutation(80)
+    plain = tools.fit(X, y, quiet=True, **options).restarts_["log_likelihood"]
+    turned = tools.fit(X[order], y[order], quiet=True, **options).restarts_["log_likelihood"]
+    assert_allclose(turned, plain, rtol=1e-7)  # one pass: the log-likelihood of the start
+
+
 @FIXED
 @given(seed=SEEDS, gate=GATES, degree=st.integers(1, 2))
 def test_order_of_columns_does_not_matter(tools, seed, gate, degree):
@@ -211,7 +230,31 @@ def test_offset_is_part_of_the_mean(tools, seed, constant):
     assert given_.log_likelihood_ == pytest.approx(taken.log_likelihood_, abs=70 * lost)
     assert_allclose(given_.coef_, taken.coef_, atol=1e-5)
     assert_allclose(given_.predict(X, offset=offset), taken.predict(X) + offset, rtol=1e-6)
-    assert_allclose(given_.predict(X), taken.predict(X), atol=1e-5)
+    assert_allclose(given_.predict(X, offset=np.zeros(70)), taken.predict(X), atol=1e-5)
     assert given_.score_samples(X, y + offset, offset=offset).sum() == pytest.approx(
         given_.log_likelihood_, abs=1e-8
     )
+
+
+def test_many_rows_are_many_blocks(tools):
+    """More rows than one block, and than the starts are made from: the sums are the same."""
+    X, y, label = tools.draw(4, 45_000)
+    options = {"init": label, "max_iter": 5, "quiet": True}
+    many = tools.fit(X, y, **options)
+    one = tools.fit(X, y, chunk_rows=45_000, backend="numpy", **options)
+    assert many.log_likelihood_ == pytest.approx(one.log_likelihood_, rel=1e-12)
+    assert_allclose(many.coef_, one.coef_, atol=1e-8)
+    assert_allclose(many.gate_coef_, one.gate_coef_, atol=1e-7)
+
+
+@pytest.mark.parametrize("init", ["kmeans", "split"])
+def test_many_rows_of_weight_zero_do_not_crowd_out_the_others(tools, init):
+    """Starts are made from a part of many rows: from those that count."""
+    X, y, _ = tools.draw(4, 25_000)
+    weight = np.zeros(25_000)
+    weight[:60] = 1.0
+    options = {"init": init, "n_init": 1, "max_iter": 1, "quiet": True}
+    weighted = tools.fit(X, y, sample_weight=weight, **options)
+    absent = tools.fit(X[:60], y[:60], **options)
+    # one pass: the log-likelihood of the start
+    assert weighted.log_likelihood_ == pytest.approx(absent.log_likelihood_, abs=1e-6)

@@ -14,6 +14,7 @@ from scipy.stats import norm
 
 from mixexperts.errors import DegenerateFitWarning, RankDeficientWarning
 from mixexperts.experts import Gaussian
+from mixexperts.gates import Softmax
 
 SEEDS = st.integers(0, 10_000)
 # The examples of a test are a function of the test alone.
@@ -204,3 +205,23 @@ def test_features_are_those_asked_for(tools, seed, room):
     both = tools.fit(X, y, expert_features=[0, 2], gate_features=slice(0, 3, 2), **options)
     assert both.log_likelihood_ == pytest.approx(narrow.log_likelihood_, abs=1e-9)
     assert_allclose(both.coef_, narrow.coef_, atol=1e-6)
+
+
+@FIXED
+@given(seed=SEEDS)
+def test_rooms_without_features_are_constants(tools, seed):
+    """No gate columns: constant weights; no expert columns: levels; neither intercept: 1 / K."""
+    X, y, label = tools.draw(seed, 90)
+    options = {"init": label, "quiet": True}
+    empty = tools.fit(X, y, gate_features=[], **options)
+    constant = tools.fit(X, y, gate="constant", **options)
+    assert empty.log_likelihood_ == pytest.approx(constant.log_likelihood_, abs=1e-8)
+    assert empty.n_parameters_ == constant.n_parameters_
+    assert_allclose(empty.gate_proba(X), constant.gate_proba(X), atol=1e-5)
+    levels = tools.fit(X, y, expert_features=[], **options)
+    degree_0 = tools.fit(X, y, expert=Gaussian(degree=0), **options)
+    assert levels.log_likelihood_ == pytest.approx(degree_0.log_likelihood_, abs=1e-8)
+    assert levels.coef_.shape == degree_0.coef_.shape == (2, 0)
+    equal = tools.fit(X, y, gate=Softmax(fit_intercept=False), gate_features=[], **options)
+    assert_allclose(equal.gate_proba(X), 0.5)
+    assert equal.n_parameters_ == constant.n_parameters_ - 1

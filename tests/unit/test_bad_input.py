@@ -245,7 +245,7 @@ def test_wrong_columns_at_prediction(method):
     est, named = fit(), fit(FRAME)
     with pytest.raises(ValueError, match="X has 3 features, but MoERegressor is expecting 2"):
         getattr(est, method)(np.ones((4, 3)))
-    with pytest.raises(ValueError, match="(?s)now missing.*income"):
+    with pytest.raises(ValueError, match=r"(?s)now missing.*income"):
         getattr(named, method)(FRAME[["age"]])
     with pytest.raises(ValueError, match="not numeric: 'age'"):
         getattr(named, method)(FRAME.assign(age="old"))
