@@ -37,7 +37,7 @@ unexport PYTHONPATH
 
 .PHONY: help
 help:
-	@sed -n 's/^#\( \|$$\)//p' Makefile | sed '/^$$/,$$!b' | head -9
+	@awk '/^$$/ { exit } { sub(/^# ?/, ""); print }' Makefile
 
 # --- set-up --------------------------------------------------------------------------------
 

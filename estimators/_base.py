@@ -186,7 +186,15 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         warm = self.warm_start and hasattr(self, "theta_")
         init = self if warm and len(self.mass_) == settings.n_experts else self.init
         maker = StartMaker(self.n_init, settings.n_experts, model, frame, batch, used)
-        starts = maker.starts(init)
+        try:
+            starts = maker.starts(init)
+        except ValueError as error:
+            if init is not self:
+                raise
+            raise ValueError(
+                f"warm_start=True cannot go on from the previous fit: {error}; set "
+                "warm_start=False"
+            ) from error
         blocks = batch.split(self.chunk_rows or _BLOCK_ROWS)
         settings, checkpoint = self._checkpoint(model, blocks, starts, settings)
         return fit_restarts(
@@ -206,8 +214,14 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
     ) -> tuple[Settings, Checkpoint | None]:
         if self.checkpoint is None:
             return settings, None
-        kinds = [(start.kind, start.index) for start in starts]
-        what = (model, kinds, settings.n_experts, settings.max_iter, settings.tol, self.accelerate)
+        what = (
+            model,
+            [start.identity() for start in starts],
+            settings.n_experts,
+            settings.max_iter,
+            settings.tol,
+            self.accelerate,
+        )
         seed = None if self.random_state is None else settings.seed
         checkpoint = Checkpoint(
             self.checkpoint, fingerprint(blocks, repr((what, seed))), settings.seed
@@ -328,8 +342,9 @@ def _start_sample(batch: Batch, seed: int) -> Batch:
 
 def _canonical_order(result: EMResult) -> Array:
     """Experts by ascending mean fitted response over the rows they explain."""
-    # Coefficients settle ties, up to the rounding of the level.
-    return np.lexsort([*result.theta.expert["coef"].T[::-1], np.round(result.level, 10)])
+    # Masses and coefficients settle ties; rounding must not.
+    coef = np.round(result.theta.expert["coef"].T[::-1], 8)
+    return np.lexsort([*coef, np.round(result.mass, 6), np.round(result.level, 10)])
 
 
 def _renumber(flags: tuple[str, ...], order: Array) -> tuple[str, ...]:

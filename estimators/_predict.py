@@ -123,10 +123,12 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         Returns
         -------
         ndarray of shape (n, n_experts)
-            Rows sum to one.
+            Rows sum to one; NaN where a row is so far from all experts that its density is
+            zero in floating point.
         """
         joint = self.model_.log_joint(self.theta_, self._batch(X, y, offset))
-        responsibilities, _ = e_step(joint)
+        responsibilities, log_density = e_step(joint)
+        responsibilities[np.isneginf(log_density)] = np.nan
         return responsibilities
 
     def predict_experts(self, X: Any, *, offset: Any = None) -> Array:

@@ -7,7 +7,7 @@ import importlib
 import io
 import json
 import os
-import tempfile
+import secrets
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -58,17 +58,17 @@ def write_archive(path: str | os.PathLike[str], kind: str, tree: Any) -> None:
     header: dict[str, Any] = {"format": "mixexperts", "schema": SCHEMA, "kind": kind}
     header["tree"] = _encode(tree, arrays)
     target = Path(path)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".tmp")
+    name = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
     try:
-        with os.fdopen(handle, "wb") as raw, zipfile.ZipFile(raw, "w") as archive:
+        with name.open("xb") as raw, zipfile.ZipFile(raw, "w") as archive:
             archive.writestr(_HEADER, json.dumps(header))
             for i, array in enumerate(arrays):
                 buffer = io.BytesIO()
                 np.save(buffer, array, allow_pickle=False)
                 archive.writestr(f"{i}.npy", buffer.getvalue())
-        Path(name).replace(target)
+        name.replace(target)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        name.unlink(missing_ok=True)
         raise
 
 
@@ -167,7 +167,7 @@ def _decode(value: Any, arrays: list[np.ndarray]) -> Any:
     if tag == "__strings__":
         flat = np.empty(len(content), dtype=object)
         flat[:] = [_decode(item, arrays) for item in content]
-        return flat.reshape(value["shape"])
+        return flat.reshape(value.get("shape", [len(content)]))
     if tag == "__tuple__":
         return tuple(_decode(item, arrays) for item in content)
     if tag == "__object__":

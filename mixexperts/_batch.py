@@ -142,7 +142,7 @@ def tree_sum(parts: Sequence[Stats]) -> Stats:
 
 def root_mean_square(values: Array, weight: Array) -> Array:
     """Weighted root of the mean square over axis 0, safe from overflow and underflow."""
-    size = np.abs(values).max(axis=0, initial=0.0)
+    size = np.abs(values[weight > 0]).max(axis=0, initial=0.0)
     unit = np.where(size > 0.0, size, 1.0)
     root: Array = unit * np.sqrt(weight @ (values / unit) ** 2 / weight.sum())
     return root

@@ -93,24 +93,16 @@ class DesignMap:
         return plain._with_basis(features, weight, orthogonalize)
 
     def _with_basis(self, features: Array, weight: Array, orthogonalize: bool) -> DesignMap:
-        from scipy.linalg import qr
-
         if not self.n_columns:
             return self
-        factor, pivot = qr(self._factor(features, weight), mode="r", pivoting=True)
-        factor = factor[: self.n_columns]
-        diagonal = np.zeros(self.n_columns)
-        diagonal[: min(factor.shape)] = np.abs(np.diagonal(factor))
-        ratio = diagonal / diagonal[0] if diagonal[0] > 0 else diagonal
+        factor = _triangle(self._factor(features, weight))
+        ratio = _share_left(factor)
+        independent = ratio > _RANK_RATIO
         columns = (("Intercept",) if self.intercept else ()) + self.column_names()
-        dependent = tuple(columns[j] for j in sorted(pivot[ratio <= _RANK_RATIO]))
+        dependent = tuple(columns[j] for j in np.flatnonzero(~independent))
         basis = None
-        if orthogonalize and (ratio[-1] < _WHITEN_RATIO):
-            unpivoted = np.empty_like(factor)
-            unpivoted[:, pivot] = factor
-            _, size, rows = np.linalg.svd(unpivoted, full_matrices=False)
-            keep = size > _RANK_RATIO * size[0] if size[0] > 0 else size > 0
-            basis = (rows[keep] / size[keep, None]).T
+        if orthogonalize and ratio.min() < _WHITEN_RATIO:
+            basis = _orthonormal_basis(factor, independent)
         return DesignMap(
             self.names, self.center, self.scale, self.powers, self.intercept, basis, dependent
         )
@@ -130,7 +122,7 @@ class DesignMap:
                 lower: Array = np.linalg.cholesky(gram)
                 return lower.T
         # Ill-conditioned: triangular factors of the blocks keep the digits that Grams lose.
-        return np.vstack([np.linalg.qr(block, mode="r") for block in blocks()])
+        return np.vstack([_triangle(block) for block in blocks()])
 
     @property
     def n_columns(self) -> int:
@@ -206,3 +198,45 @@ class DesignMap:
             standard = np.linalg.lstsq(self.basis, standard, rcond=None)[0]
         engine: Array = standard.T
         return engine
+
+
+def _orthonormal_basis(factor: Array, independent: Array) -> Array:
+    """Coefficients (P, r) of an orthonormal basis of the columns, within their row space.
+
+    Fits in such a basis are those of minimum norm. The basis depends on the Gram of the
+    columns alone: no sign and no rotation is left to chance, so that starts which draw random
+    directions do not hang on rounding.
+    """
+    _, size, rows = np.linalg.svd(factor, full_matrices=False)
+    keep = rows[size > _RANK_RATIO * size[0]]
+    chosen = np.flatnonzero(independent)
+    if len(chosen) != len(keep):  # rounding decides the rank: any basis will do
+        rotated: Array = (keep / size[: len(keep), None]).T
+        return rotated
+    basis: Array = keep.T @ keep[:, chosen]
+    for _ in range(2):  # once more for the digits that ill-conditioned columns lose
+        triangle = _triangle(factor @ basis)
+        triangle *= np.sign(np.diagonal(triangle))[:, None]
+        basis = np.linalg.solve(triangle.T, basis.T).T
+    return basis
+
+
+def _share_left(factor: Array) -> Array:
+    """Share of each column's norm that is left once the earlier columns are taken out, (P,)."""
+    share = np.zeros(factor.shape[1])
+    directions = np.empty((0, len(factor)))
+    for j, column in enumerate(factor.T):
+        size = np.sqrt(column @ column)
+        rest = column
+        for _ in range(2):
+            rest = rest - directions.T @ (directions @ rest)
+        left = np.sqrt(rest @ rest)
+        share[j] = left / size if size > 0.0 else 0.0
+        if share[j] > _RANK_RATIO:
+            directions = np.vstack([directions, rest / left])
+    return share
+
+
+def _triangle(matrix: Array) -> Array:
+    triangle: Array = np.asarray(np.linalg.qr(matrix, mode="r"))
+    return triangle

@@ -318,7 +318,7 @@ class Predictive:
         cdf, high = self._lower(rows, x), q > 0.5
         tail, target = np.where(high, self._upper(rows, x, cdf), cdf), np.where(high, 1.0 - q, q)
         short = np.where(high, tail - target, target - tail)
-        rounded = high & (not hasattr(self._expert, "sf"))
+        rounded = high & (getattr(self._expert, "sf", None) is None)
         with np.errstate(all="ignore"):
             size = np.abs(np.log1p((target - tail) / tail)) * tail
             step = np.copysign(size * np.exp(-self._log_density(rows, x)), short)

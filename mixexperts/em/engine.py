@@ -272,5 +272,6 @@ class _Run:
             level=point.stats["expert.fitted"] / np.maximum(mass, np.finfo(float).tiny),
             predicted_gain=self.monitor.predicted_gain,
             separated=point.ok
+            and self.model.gate_penalty.is_null
             and self.model.gate.separation(point.theta.gate, part(point.stats, "gate")),
         )

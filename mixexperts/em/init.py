@@ -14,6 +14,7 @@ import numpy as np
 from mixexperts._batch import Array, Batch, Theta, root_mean_square, weighted_mean
 from mixexperts.em.engine import Model, fit_em
 from mixexperts.em.monitor import Monitor
+from mixexperts.kernels.numpy_ import e_step
 
 # Share of every row that a hard partition spreads over all experts, so that an expert begun on
 # few rows does not begin on the boundary.
@@ -62,7 +63,7 @@ def _standardized(values: Array, weight: Array) -> Array:
     """Columns with weighted mean 0 and standard deviation 1; constant columns are dropped."""
     centred = values - weighted_mean(values, weight)
     spread = root_mean_square(centred, weight)
-    keep = spread > 1e-12 * (np.abs(values).max(axis=0, initial=0.0) + 1e-300)
+    keep = spread > 1e-12 * (np.abs(values[weight > 0]).max(axis=0, initial=0.0) + 1e-300)
     standard: Array = centred[:, keep] / spread[keep]
     return standard
 
@@ -212,8 +213,7 @@ def split_worst(model: Model, batch: Batch, theta: Theta, rng: np.random.Generat
     new one, cut along its residual and a random direction of the features.
     """
     log_expert = batch.sum_units(model.expert.log_prob(theta.expert, batch))
-    joint = log_expert + model.gate.log_score(theta.gate, batch)
-    resp = np.exp(joint - np.logaddexp.reduce(joint, axis=1, keepdims=True))
+    resp, _ = e_step(model.log_joint(theta, batch))
     weighted = resp * batch.weight[:, None]
     mass = weighted.sum(axis=0)
     mean_log = (weighted * log_expert).sum(axis=0) / np.maximum(mass, 1e-300)
@@ -230,7 +230,9 @@ def split_worst(model: Model, batch: Batch, theta: Theta, rng: np.random.Generat
     direction = rng.standard_normal(features.shape[1])
     balance = rng.uniform(0.0, np.pi / 2)
     place = np.cos(balance) * residual[:, 0] + np.sin(balance) * (features @ direction)
-    upper = _weighted_groups(place, weighted[:, worst], np.array([0.5, 0.5])) == 1
+    # Not exactly one half: with equal weights the cut would hang on the rounding of a sum.
+    share = rng.uniform(0.35, 0.65)
+    upper = _weighted_groups(place, weighted[:, worst], np.array([share, 1.0 - share])) == 1
     moved = resp[:, worst] * np.where(upper, 1.0 - _SOFTNESS, _SOFTNESS)
     grown = np.column_stack([resp, moved])
     grown[:, worst] -= moved

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mixexperts._batch import Array, Batch, Theta
+from mixexperts._batch import Batch, Theta
 from mixexperts.em.checkpoint import Checkpoint
 from mixexperts.em.engine import EMResult, Model, fit_em
 from mixexperts.em.executors import local_executor
@@ -17,29 +17,32 @@ from mixexperts.em.init import (
     initial_theta,
     keyed_rng,
     split_worst,
-    theta_from_responsibilities,
 )
 from mixexperts.em.monitor import Monitor
 
 #: Two starts reached the same optimum if their objectives differ by less than this, in units
 #: of log-likelihood.
 SAME_OPTIMUM = 1e-3
+_TIE = 1e-9
 
 
 @dataclass(frozen=True)
 class Start:
-    """One start: a kind drawn by its index, responsibilities, or parameters."""
+    """One start: a kind drawn by its index, or parameters."""
 
     kind: str
     index: int = 0
-    responsibilities: Array | None = None
     theta: Theta | None = None
+
+    def identity(self) -> tuple[object, ...]:
+        """What tells this start from others, as text and numbers."""
+        given = [] if self.theta is None else [self.theta.gate, self.theta.expert]
+        values = [(name, value.tolist()) for part in given for name, value in part.items()]
+        return (self.kind, self.index, values)
 
     def parameters(self, model: Model, batch: Batch, n_experts: int, seed: int) -> Theta:
         """Starting parameters with ``n_experts`` experts."""
         rng = keyed_rng(seed, self.kind, self.index)
-        if self.responsibilities is not None:
-            return theta_from_responsibilities(model, batch, self.responsibilities, rng)
         if self.theta is None:
             return initial_theta(model, batch, n_experts, self.kind, rng)
         theta = self.theta
@@ -97,7 +100,11 @@ class Restarts:
     @property
     def best_index(self) -> int:
         """The sound start of the highest objective; the first of them if several tie."""
-        return max(range(len(self.results)), key=lambda i: (*self.results[i].rank, -i))
+        ranks = [result.rank for result in self.results]
+        sound, highest = max(ranks)
+        # Equal up to rounding is equal: which of two starts rounds up must not decide.
+        tie = highest - _TIE * (1.0 + abs(highest)) if np.isfinite(highest) else highest
+        return next(i for i, rank in enumerate(ranks) if rank[0] == sound and rank[1] >= tie)
 
     @property
     def best(self) -> EMResult:

@@ -181,9 +181,9 @@ def test_accepted_response_has_a_density(setting, value):
 
 
 def expected_log_likelihood(expert, params, batch, weight, penalty):
-    coef = params.get("coef")
     pull = 0.0
-    if coef is not None:
+    if "coef" in params:
+        coef = expert.penalized_coef(params)
         pull = penalty.value(coef, expert.penalized(coef.shape[1]))
     return float(np.sum(weight * expert.log_prob(params, batch))) - pull
 

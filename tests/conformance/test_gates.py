@@ -25,7 +25,8 @@ def expected(gate, params, batch, weight, penalty):
     """Expected log-likelihood of the gate at fixed responsibilities times weights."""
     pull = 0.0
     if "coef" in params:
-        pull = penalty.value(params["coef"], gate.penalized(params["coef"].shape[1]))
+        coef = gate.penalized_coef(params)
+        pull = penalty.value(coef, gate.penalized(coef.shape[1]))
     return float(np.sum(weight * gate.log_score(params, batch))) - pull
 
 
@@ -96,6 +97,17 @@ def test_permute_keeps_the_reference_last(setting):
     again = gate.unpack(gate.pack(permuted), permuted)
     for name in permuted:
         assert_allclose(again[name], permuted[name], rtol=1e-12, atol=1e-14)
+
+
+def test_a_penalty_does_not_see_which_expert_is_the_reference(setting, penalty):
+    gate, params, batch = setting
+    if "coef" not in params:
+        return
+    mask = gate.penalized(batch.Z.shape[1])
+    value = penalty.value(gate.penalized_coef(params), mask)
+    for order in ([1, 2, 0], [2, 0, 1], [2, 1, 0]):
+        permuted = gate.permute(params, np.array(order))
+        assert penalty.value(gate.penalized_coef(permuted), mask) == pytest.approx(value, rel=1e-12)
 
 
 def test_gate_without_features_ignores_them(gate, case):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from mixexperts._batch import tree_sum, weighted_mean
+from mixexperts._batch import Batch, tree_sum, weighted_mean
 from mixexperts.kernels import numpy_ as kernels
 
 # Sums of a few dozen terms in another order.
@@ -151,6 +151,21 @@ def test_tree_sum_adds_every_part_once(n_parts):
 def test_tree_sum_of_nothing_is_refused():
     with pytest.raises(ValueError, match="data source is empty"):
         tree_sum([])
+
+
+def test_units_spread_and_sum_over_their_rows(rng):
+    unit = np.array([0, 0, 1, 2, 2, 2])
+    design = rng.standard_normal((6, 2))
+    weight = np.array([2.0, 0.5, 0.0])
+    batch = Batch(rng.standard_normal(6), {"mean": design}, np.ones((3, 1)), weight, unit=unit)
+    values, units = rng.standard_normal((6, 2)), rng.standard_normal((3, 2))
+    assert batch.row_weight().tolist() == [2.0, 2.0, 0.5, 0.0, 0.0, 0.0]
+    assert_allclose(batch.sum_units(values), [values[unit == k].sum(axis=0) for k in range(3)])
+    assert_allclose(batch.spread_units(units), units[unit])
+    assert [part.n_rows for part in batch.split(1)] == [2, 1, 3]
+    assert [part.unit.tolist() for part in batch.split(2)] == [[0, 0, 1], [0, 0, 0]]
+    assert batch.split(3) == (batch,)
+    assert_allclose(batch.take(1, 3).y, batch.y[2:])
 
 
 @pytest.mark.parametrize("shift", [0.0, 1e8, -1e12])

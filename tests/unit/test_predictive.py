@@ -60,6 +60,8 @@ class SpoiltLast(Gaussian):
 class Counts(Gaussian):
     """Poisson experts with the linear predictor as their mean."""
 
+    sf = None  # the upper tail of a Gaussian is none of theirs
+
     def log_prob(self, params, batch):
         return stats.poisson.logpmf(batch.y[:, None], self.mean(params, batch))
 

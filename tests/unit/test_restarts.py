@@ -105,7 +105,8 @@ def test_restarts_table_has_one_row_per_start(data):
         "elemental", "random", "kmeans", "residual",
     ]  # fmt: skip
     sound = table[table["status"].isin(["converged", "max_iter"])]
-    assert est.log_likelihood_ == sound["log_likelihood"].max()
+    # the first of the starts that tie up to rounding
+    assert est.log_likelihood_ == pytest.approx(sound["log_likelihood"].max(), rel=1e-8)
     assert table.loc[table["reached_best"], "log_likelihood"].min() >= est.log_likelihood_ - 1e-3
     assert table["min_scale"].iloc[0] == pytest.approx(est.scale_.min(), rel=0.5)
     assert ((table["min_share"] > 0) & (table["min_share"] <= 0.5)).all()
@@ -122,7 +123,11 @@ def test_same_seed_same_fit(data, kind):
 def test_more_starts_contain_the_fewer(data):
     """Seeds are keyed: the first starts are the same however many follow."""
     X, y, _ = data
-    few, many = (mx.MoERegressor(3, n_init=n, random_state=0).fit(X, y).restarts_ for n in (4, 9))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SeparationWarning)
+        few, many = (
+            mx.MoERegressor(2, n_init=n, random_state=0).fit(X, y).restarts_ for n in (4, 9)
+        )
     assert few["log_likelihood"].tolist() == many["log_likelihood"].iloc[:4].tolist()
 
 
