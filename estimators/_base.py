@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,12 @@ from mixexperts._registry import resolve
 from mixexperts.em.checkpoint import Checkpoint, fingerprint
 from mixexperts.em.engine import EMResult, Model
 from mixexperts.em.restarts import Restarts, Settings, Start, fit_restarts
-from mixexperts.errors import DegenerateFitWarning, RankDeficientWarning, SeparationWarning
+from mixexperts.errors import (
+    DegenerateFitWarning,
+    RankDeficientWarning,
+    SeparationWarning,
+    warn,
+)
 from mixexperts.estimators import _checks as checks
 from mixexperts.estimators._frame import Frame
 from mixexperts.estimators._predict import Predictions
@@ -73,7 +78,8 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         frame = Frame.fit(model, X, y, weight, offset, columns, names)
         self._warn_about_design(frame, len(y))
         batch = frame.batch(X, y, weight, offset)
-        restarts = self._run(model, frame, batch, settings, used)
+        features = X[:, np.union1d(*columns)]
+        restarts = self._run(model, frame, batch, features, settings, used)
         self._assign(model, frame, batch, restarts)
         self._warn_about_fit()
 
@@ -173,15 +179,20 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
                 listed = ", ".join(map(repr, design.dependent[:10]))
                 more = f" and {len(design.dependent) - 10} more" * (len(design.dependent) > 10)
                 reason = f"{listed}{more} are constant or linear combinations of the other columns"
-            warnings.warn(
+            warn(
                 f"the design of the {room} lacks full rank: {reason}; its coefficients are those "
                 "of minimum norm",
                 RankDeficientWarning,
-                stacklevel=4,
             )
 
     def _run(
-        self, model: Model, frame: Frame, batch: Batch, settings: Settings, used: Array | None
+        self,
+        model: Model,
+        frame: Frame,
+        batch: Batch,
+        features: Array,
+        settings: Settings,
+        used: Array | None,
     ) -> Restarts:
         warm = self.warm_start and hasattr(self, "theta_")
         init = self if warm and len(self.mass_) == settings.n_experts else self.init
@@ -192,15 +203,14 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
             if init is not self:
                 raise
             raise ValueError(
-                f"warm_start=True cannot go on from the previous fit: {error}; set "
-                "warm_start=False"
+                f"warm_start=True cannot go on from the previous fit: {error}; set warm_start=False"
             ) from error
         blocks = batch.split(self.chunk_rows or _BLOCK_ROWS)
         settings, checkpoint = self._checkpoint(model, blocks, starts, settings)
         return fit_restarts(
             model,
             blocks,
-            _start_sample(batch, settings.seed),
+            _start_sample(batch, features, settings.seed),
             starts,
             settings,
             n_jobs=self.n_jobs,
@@ -226,8 +236,6 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         checkpoint = Checkpoint(
             self.checkpoint, fingerprint(blocks, repr((what, seed))), settings.seed
         )
-        from dataclasses import replace
-
         return replace(settings, seed=checkpoint.seed), checkpoint
 
     def _assign(self, model: Model, frame: Frame, batch: Batch, restarts: Restarts) -> None:
@@ -261,12 +269,11 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
 
     def _warn_about_fit(self) -> None:
         if self.status_ == "degenerate":
-            warnings.warn(
+            warn(
                 "no start reached a sound solution; the best one is degenerate: "
                 + "; ".join(self.flags_)
                 + ". Use fewer experts, shared scales, or a penalty",
                 DegenerateFitWarning,
-                stacklevel=4,
             )
         elif not self.converged_:
             reason = {
@@ -275,19 +282,17 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
                 "monotonicity_lost": "no step raised the log-likelihood although its gradient is "
                 "not zero; rescale the columns",
             }[self.status_]
-            warnings.warn(
+            warn(
                 f"the fit did not converge (status {self.status_!r}): {reason}",
                 ConvergenceWarning,
-                stacklevel=4,
             )
         if self.separated_:
-            warnings.warn(
+            warn(
                 "the gate separates some experts perfectly, so that some of its coefficients have "
                 "no finite maximum; they stand where the log-likelihood stopped rising. Their "
                 "signs and the predictions can be used, their sizes cannot. A gate_penalty keeps "
                 "them finite",
                 SeparationWarning,
-                stacklevel=4,
             )
 
     # --- saving ----------------------------------------------------------------------------
@@ -320,24 +325,21 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         save(self, path)
 
 
-def _start_sample(batch: Batch, seed: int) -> Batch:
-    """The rows that starts are made from: all of them, or a random part of many."""
-    if batch.n_units <= _START_ROWS or batch.unit is not None:
-        return batch
-    from dataclasses import replace
-
-    rng = np.random.default_rng([seed, _START_ROWS])
-    rows = np.sort(rng.choice(batch.n_units, _START_ROWS, replace=False))
-    if not batch.weight[rows].any():
-        return batch
-    return replace(
-        batch,
-        y=batch.y[rows],
-        designs={name: design[rows] for name, design in batch.designs.items()},
-        Z=batch.Z[rows],
-        weight=batch.weight[rows],
-        offset=None if batch.offset is None else batch.offset[rows],
-    )
+def _start_sample(batch: Batch, features: Array, seed: int) -> Batch:
+    """The rows that starts are made from, with their features: all rows, or some of many."""
+    if batch.n_units > _START_ROWS:
+        rng = np.random.default_rng([seed, _START_ROWS])
+        rows = np.sort(rng.choice(batch.n_units, _START_ROWS, replace=False))
+        features = features[rows]
+        batch = replace(
+            batch,
+            y=batch.y[rows],
+            designs={name: design[rows] for name, design in batch.designs.items()},
+            Z=batch.Z[rows],
+            weight=batch.weight[rows],
+            offset=None if batch.offset is None else batch.offset[rows],
+        )
+    return replace(batch, designs={**batch.designs, "features": features})
 
 
 def _canonical_order(result: EMResult) -> Array:

@@ -114,6 +114,11 @@ def _responsibilities(values: Array, n_experts: int) -> Array:
         raise ValueError("init holds responsibilities that are negative, NaN or infinite")
     if not np.abs(resp.sum(axis=1) - 1.0).max() < 1e-6:
         raise ValueError("init holds responsibilities whose rows do not sum to one")
+    if n_experts > 1 and np.ptp(resp, axis=0).max() < 1e-12:
+        raise ValueError(
+            "init holds the same responsibilities in every row: the experts would start alike, and "
+            "EM cannot part experts that are alike; give rows that differ"
+        )
     return resp
 
 

@@ -10,7 +10,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mixexperts import datasets, em, estimators, experts, gates, penalties, plots, theory
+    from mixexperts import (
+        datasets,
+        em,
+        errors,
+        estimators,
+        experts,
+        gates,
+        penalties,
+        plots,
+        theory,
+    )
     from mixexperts.api import moe
     from mixexperts.estimators import MoERegressor
     from mixexperts.inference.selection import Selection, select
@@ -29,7 +39,9 @@ _NAMES = {
     "moe": "mixexperts.api",
     "select": "mixexperts.inference.selection",
 }
-_ROOMS = ("datasets", "em", "estimators", "experts", "gates", "penalties", "plots", "theory")
+_ROOMS = (
+    "datasets", "em", "errors", "estimators", "experts", "gates", "penalties", "plots", "theory",
+)  # fmt: skip
 
 __all__ = [
     "MoERegressor",
@@ -39,6 +51,7 @@ __all__ = [
     "__version__",
     "datasets",
     "em",
+    "errors",
     "estimators",
     "experts",
     "gates",

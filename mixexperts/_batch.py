@@ -72,10 +72,6 @@ class Batch:
         """Number of sampling units u."""
         return int(self.weight.shape[0])
 
-    def row_weight(self) -> Array:
-        """Weight of each row, (n,)."""
-        return self.weight if self.unit is None else self.weight[self.unit]
-
     def sum_units(self, values: Array) -> Array:
         """Sum row values (n, K) within sampling units, (u, K)."""
         if self.unit is None:

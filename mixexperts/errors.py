@@ -1,5 +1,16 @@
 """Exceptions and warnings. Each exception also is the builtin that a user expects."""
 
+import sys
+import warnings
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn at the line of the user's code, however deep in the package the reason lies."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("mixexperts"):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
+
 
 class MixExpertsError(Exception):
     """Base of every exception that mixexperts raises of its own."""

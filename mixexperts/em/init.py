@@ -69,14 +69,30 @@ def _standardized(values: Array, weight: Array) -> Array:
 
 
 def _cloud(batch: Batch) -> tuple[Array, Array]:
-    """Features (u, d) and response (u, 1) of each unit, standardised."""
+    """Features (u, d) and response (u, 1) of each unit, standardised.
+
+    The features are those in ``designs["features"]`` if the batch has them, and the columns of
+    both designs otherwise. They come in an order and with signs that depend on their
+    correlation with the response alone, so that random directions mean the same whatever
+    the order, the units and the signs of the user's columns.
+    """
     per_unit = np.maximum(batch.sum_units(np.ones((batch.n_rows, 1))), 1.0)
-    features = batch.sum_units(batch.X) / per_unit
-    if batch.Z.shape[1] and not np.array_equal(batch.Z, features):
-        features = np.hstack([features, batch.Z])
+    if "features" in batch.designs:
+        features = batch.sum_units(batch.designs["features"]) / per_unit
+    else:
+        features = batch.sum_units(batch.X) / per_unit
+        if batch.Z.shape[1] and not np.array_equal(batch.Z, features):
+            features = np.hstack([features, batch.Z])
     response = batch.y if batch.offset is None else batch.y - batch.offset
     response = batch.sum_units(response.reshape(batch.n_rows, -1)) / per_unit
-    return _standardized(features, batch.weight), _standardized(response, batch.weight)
+    features = _standardized(features, batch.weight)
+    response = _standardized(response, batch.weight)
+    if response.size:
+        correlation = (batch.weight * response[:, 0]) @ features / batch.weight.sum()
+        correlation = np.round(correlation, 9)  # no order and no sign by rounding
+        order = np.argsort(-np.abs(correlation), kind="stable")
+        features = features[:, order] * np.where(correlation[order] < 0.0, -1.0, 1.0)
+    return features, response
 
 
 def _canonical_order(cloud: Array, rng: np.random.Generator) -> Array:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mixexperts.errors import DegenerateFitWarning
+from mixexperts.errors import DegenerateFitWarning, warn
 
 CRITERIA = ("aic", "bic", "icl")
 
@@ -150,9 +150,7 @@ def select(
     selection = Selection(table, estimators, criterion)
     best = selection.best_estimator
     if best.status_ == "degenerate":
-        warnings.warn(
-            "every fit is degenerate; the table's flags say why", DegenerateFitWarning, stacklevel=2
-        )
+        warn("every fit is degenerate; the table's flags say why", DegenerateFitWarning)
     return selection
 
 

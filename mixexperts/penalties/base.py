@@ -113,7 +113,9 @@ class Ridge(Penalty):
     """Ridge: ``alpha / 2`` times the sum of squared coefficients, intercepts left free.
 
     Estimators maximise ``log-likelihood / n - alpha / 2 * sum(coef ** 2)`` over the
-    coefficients of the standardised columns.
+    coefficients of the standardised columns (and, for Gaussian experts, of the standardised
+    response: ``coef * sd(x) / sd(y)``). The gate's coefficients are centred over the experts
+    first, so that the penalty does not depend on which of them is the reference.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ import numpy as np
 
 def naive_pass(y, X, coef, scale, gate):
     """One EM iteration; returns log-likelihood and new parameters."""
-    n, p = X.shape
+    p = X.shape[1]
     n_experts = len(scale)
     logits = X @ gate.T
     logits -= logits.max(axis=1, keepdims=True)
@@ -48,7 +48,7 @@ def naive_pass(y, X, coef, scale, gate):
 def naive_em(y, X, coef, scale, gate, *, tol=1e-12, max_iter=5000):
     """Iterate to a relative change of ``tol``; returns log-likelihood, passes and parameters."""
     previous = -np.inf
-    for iteration in range(1, max_iter + 1):
+    for iteration in range(1, max_iter + 1):  # noqa: B007 (returned)
         log_likelihood, coef, scale, gate = naive_pass(y, X, coef, scale, gate)
         if log_likelihood - previous <= tol * abs(log_likelihood):
             break

@@ -154,7 +154,12 @@ def slow_suite():
         if seed % 4 == 3:
             X = np.column_stack([X, X[:, 0] + 0.05 * rng.normal(size=n)])
         X, y, truth = datasets.make_moe_regression(
-            X=X, n_experts=n_experts, noise=1.0, separation=1.0, gate_strength=0.7, random_state=seed
+            X=X,
+            n_experts=n_experts,
+            noise=1.0,
+            separation=1.0,
+            gate_strength=0.7,
+            random_state=seed,
         )
         design = np.column_stack([np.ones(n), X])
         coef = np.column_stack([truth.intercept, truth.coef])

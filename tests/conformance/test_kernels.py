@@ -159,7 +159,6 @@ def test_units_spread_and_sum_over_their_rows(rng):
     weight = np.array([2.0, 0.5, 0.0])
     batch = Batch(rng.standard_normal(6), {"mean": design}, np.ones((3, 1)), weight, unit=unit)
     values, units = rng.standard_normal((6, 2)), rng.standard_normal((3, 2))
-    assert batch.row_weight().tolist() == [2.0, 2.0, 0.5, 0.0, 0.0, 0.0]
     assert_allclose(batch.sum_units(values), [values[unit == k].sum(axis=0) for k in range(3)])
     assert_allclose(batch.spread_units(units), units[unit])
     assert [part.n_rows for part in batch.split(1)] == [2, 1, 3]
