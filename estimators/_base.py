@@ -165,7 +165,7 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
             names = tuple(str(name) for name in self.feature_names_in_)
         experts = checks.feature_columns(self.expert_features, n_features, names, "expert_features")
         gate = checks.feature_columns(self.gate_features, n_features, names, "gate_features")
-        if not getattr(resolve("gate", self.gate, "gate"), "uses_features", True):
+        if not resolve("gate", self.gate, "gate").uses_features:
             gate = gate[:0]
         return experts, gate
 
@@ -250,7 +250,7 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         self.model_ = model
         self.frame_ = frame
         self.theta_ = theta
-        for name, values in frame.raw(theta).items():
+        for name, values in frame.raw(model, theta).items():
             setattr(self, f"{name}_", values)
         self.mass_ = best.mass[order]
         self.log_likelihood_ = best.log_likelihood + jacobian
@@ -298,7 +298,13 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
     # --- saving ----------------------------------------------------------------------------
 
     def to_state(self) -> dict[str, Any]:
-        """Parameters and fitted attributes, for :meth:`save`."""
+        """Parameters and fitted attributes, for :meth:`save`.
+
+        Returns
+        -------
+        dict
+            ``params`` (arguments of the constructor) and ``fitted`` (attributes by name).
+        """
         fitted = {
             name: value
             for name, value in vars(self).items()
@@ -308,7 +314,17 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> BaseMoE:
-        """Inverse of :meth:`to_state`."""
+        """Inverse of :meth:`to_state`.
+
+        Parameters
+        ----------
+        state : dict
+            What :meth:`to_state` returned.
+
+        Returns
+        -------
+        MoERegressor
+        """
         est = cls(**state["params"])
         for name, value in state["fitted"].items():
             setattr(est, name, value)
@@ -318,6 +334,18 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         """Write the fitted estimator to a file that :func:`mixexperts.load` reads.
 
         The file is a zip of arrays and a JSON header with a schema number; no pickle.
+
+        Parameters
+        ----------
+        path : path-like
+            A file that is there is replaced.
+
+        Raises
+        ------
+        NotFittedError
+            If there is no fit to save.
+        TypeError
+            If an argument is of a kind that cannot be written, such as a Generator.
         """
         from mixexperts.io import save
 

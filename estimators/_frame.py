@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,6 @@ from mixexperts._archive import saveable
 from mixexperts._batch import Array, Batch, Theta, root_mean_square, weighted_mean
 from mixexperts._design import DesignMap
 from mixexperts.em.engine import Model
-from mixexperts.gates.softmax import Constant
 
 
 @saveable("frame")
@@ -56,8 +56,7 @@ class Frame:
             (model.expert, model.expert_penalty, expert_columns),
             (model.gate, model.gate_penalty, gate_columns),
         ):
-            degree = getattr(room, "degree", 1)
-            intercept = room.fit_intercept and getattr(room, "uses_features", True)
+            degree, intercept = room.degree, room.fit_intercept and room.uses_features
             keys.append((degree, intercept, penalty.is_null, tuple(take)))
             if keys[-1] not in maps:
                 maps[keys[-1]] = DesignMap.fit(
@@ -102,37 +101,14 @@ class Frame:
         """What the scaling of y adds to a log-likelihood over that much weight."""
         return -total_weight * math.log(self.scale)
 
-    def raw(self, theta: Theta) -> dict[str, Array]:
-        """Parameters on the scale of the user's columns.
+    def raw(self, model: Model, theta: Theta) -> dict[str, Array]:
+        """Parameters on the scale of the user's columns, by the names of the attributes."""
+        expert = model.expert.raw(theta.expert, self.expert_map, self.loc, self.scale)
+        return expert | model.gate.raw(theta.gate, self.gate_map)
 
-        Keys ``intercept`` (K,), ``coef`` (K, J), ``scale`` (K,), ``gate_intercept`` (K,) and
-        ``gate_coef`` (K, q).
-        """
-        intercept, coef = self.expert_map.raw_coefficients(theta.expert["coef"])
-        if "log_weight" in theta.gate:
-            log_weight = theta.gate["log_weight"]
-            gate_intercept, gate_coef = log_weight - log_weight[-1], np.zeros((len(log_weight), 0))
-        else:
-            gate_intercept, gate_coef = self.gate_map.raw_coefficients(theta.gate["coef"])
-        if self.expert_map.intercept:
-            intercept = intercept * self.scale + self.loc
-        return {
-            "intercept": intercept,
-            "coef": coef * self.scale,
-            "scale": theta.expert["scale"] * self.scale,
-            "gate_intercept": gate_intercept,
-            "gate_coef": gate_coef,
-        }
-
-    def engine(self, model: Model, raw: dict[str, Array]) -> Theta:
+    def engine(self, model: Model, raw: Mapping[str, Array]) -> Theta:
         """Parameters on the engine's scale, the inverse of :meth:`raw`."""
-        intercept = (raw["intercept"] - self.loc) / self.scale
-        expert: dict[str, Any] = {
-            "coef": self.expert_map.engine_coefficients(intercept, raw["coef"] / self.scale),
-            "scale": raw["scale"] / self.scale,
-        }
-        if isinstance(model.gate, Constant):
-            log_weight = raw["gate_intercept"] - np.logaddexp.reduce(raw["gate_intercept"])
-            return Theta({"log_weight": log_weight}, expert)
-        gate = self.gate_map.engine_coefficients(raw["gate_intercept"], raw["gate_coef"])
-        return Theta({"coef": gate - gate[-1]}, expert)
+        return Theta(
+            model.gate.engine(raw, self.gate_map),
+            model.expert.engine(raw, self.expert_map, self.loc, self.scale),
+        )

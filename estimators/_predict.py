@@ -70,12 +70,18 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : array-like of shape (n, n_features)
+        X : array-like or DataFrame of shape (n, n_features)
+            A DataFrame's columns are matched by name.
 
         Returns
         -------
         ndarray of shape (n, n_experts)
             Rows sum to one.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument cannot be used; the message names it.
         """
         check_is_fitted(self, "theta_")
         batch = self._gate_batch(X)
@@ -89,11 +95,17 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : array-like of shape (n, n_features)
+        X : array-like or DataFrame of shape (n, n_features)
+            A DataFrame's columns are matched by name.
 
         Returns
         -------
         ndarray or DataFrame of shape (n, n_experts)
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument cannot be used; the message names it.
         """
         return self.gate_proba(X)
 
@@ -116,15 +128,22 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : array-like of shape (n, n_features)
+        X : array-like or DataFrame of shape (n, n_features)
+            A DataFrame's columns are matched by name.
         y : array-like of shape (n,)
         offset : array-like of shape (n,), optional
+            In units of y; needed if the fit had one.
 
         Returns
         -------
         ndarray of shape (n, n_experts)
             Rows sum to one; NaN where a row is so far from all experts that its density is
             zero in floating point.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument cannot be used; the message names it.
         """
         joint = self.model_.log_joint(self.theta_, self._batch(X, y, offset))
         responsibilities, log_density = e_step(joint)
@@ -134,9 +153,21 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
     def predict_experts(self, X: Any, *, offset: Any = None) -> Array:
         """Mean of each expert, on the scale of y.
 
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n, n_features)
+            A DataFrame's columns are matched by name.
+        offset : array-like of shape (n,), optional
+            In units of y; needed if the fit had one.
+
         Returns
         -------
         ndarray of shape (n, n_experts)
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument cannot be used; the message names it.
         """
         batch = self._batch(X, offset=offset)
         mean: Array = self.model_.expert.mean(self.theta_.expert, batch)
@@ -147,14 +178,22 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
 
         Parameters
         ----------
-        X : array-like of shape (n, n_features)
+        X : array-like or DataFrame of shape (n, n_features)
+            A DataFrame's columns are matched by name.
         y : array-like of shape (n,), optional
             Responses. Without them the density is taken at the predictive mean.
         offset : array-like of shape (n,), optional
+            In units of y; needed if the fit had one.
 
         Returns
         -------
         ndarray of shape (n,)
+            In nats, of a density per unit of y.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument cannot be used; the message names it.
         """
         if y is None:
             y = self.predictive(X, offset=offset).mean()
@@ -166,10 +205,22 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
     def predictive(self, X: Any, *, offset: Any = None) -> Predictive:
         """Predictive distribution of y at each row of X.
 
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n, n_features)
+            A DataFrame's columns are matched by name.
+        offset : array-like of shape (n,), optional
+            In units of y; needed if the fit had one.
+
         Returns
         -------
         Predictive
-            With ``mean``, ``var``, ``std``, ``pdf``, ``cdf``, ``ppf``, ``interval``, ``sample``.
+            Of n rows, with ``mean``, ``std``, ``pdf``, ``cdf``, ``ppf``, ``interval``, ``sample``.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument cannot be used; the message names it.
         """
         from mixexperts.predictive import Predictive
 
@@ -187,9 +238,23 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
     def sample(self, X: Any, *, offset: Any = None, random_state: Any = None) -> Array:
         """Draw one response for each row of X.
 
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n, n_features)
+            A DataFrame's columns are matched by name.
+        offset : array-like of shape (n,), optional
+            In units of y; needed if the fit had one.
+        random_state : int, Generator, RandomState or None, default=None
+            An integer repeats its draws, a generator is advanced, None draws afresh.
+
         Returns
         -------
         ndarray of shape (n,)
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument cannot be used; the message names it.
         """
         return self.predictive(X, offset=offset).sample(random_state=random_state)
 
@@ -203,14 +268,55 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         return float(weight @ log_density), float(weight.sum())
 
     def aic(self, X: Any, y: Any, *, sample_weight: Any = None, offset: Any = None) -> float:
-        """Akaike's criterion on data, ``-2 log-likelihood + 2 n_parameters_``; lower is better."""
+        """Akaike's criterion on data, ``-2 log-likelihood + 2 n_parameters_``.
+
+        Lower is better (Akaike 1974).
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n, n_features)
+            A DataFrame's columns are matched by name.
+        y : array-like of shape (n,)
+        sample_weight : array-like of shape (n,), optional
+            Case weights >= 0.
+        offset : array-like of shape (n,), optional
+            In units of y; needed if the fit had one.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument cannot be used; the message names it.
+        """
         llf, _ = self._log_likelihood(X, y, sample_weight, offset)
         return float(-2.0 * llf + 2.0 * self.n_parameters_)
 
     def bic(self, X: Any, y: Any, *, sample_weight: Any = None, offset: Any = None) -> float:
         """Schwarz's criterion on data, ``-2 log-likelihood + n_parameters_ log n``.
 
-        n is the sum of the weights; lower is better.
+        n is the sum of the weights; lower is better (Schwarz 1978).
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n, n_features)
+            A DataFrame's columns are matched by name.
+        y : array-like of shape (n,)
+        sample_weight : array-like of shape (n,), optional
+            Case weights >= 0.
+        offset : array-like of shape (n,), optional
+            In units of y; needed if the fit had one.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument cannot be used; the message names it.
         """
         llf, n = self._log_likelihood(X, y, sample_weight, offset)
         return float(-2.0 * llf + np.log(n) * self.n_parameters_)
@@ -219,6 +325,25 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         """Integrated completed likelihood, BIC plus twice the entropy of the responsibilities.
 
         Lower is better (McLachlan and Peel 2000, section 6.10.3: ICL-BIC).
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n, n_features)
+            A DataFrame's columns are matched by name.
+        y : array-like of shape (n,)
+        sample_weight : array-like of shape (n,), optional
+            Case weights >= 0.
+        offset : array-like of shape (n,), optional
+            In units of y; needed if the fit had one.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument cannot be used; the message names it.
         """
         resp = self.responsibilities(X, y, offset=offset)
         weight = checks.sample_weight_array(sample_weight, len(resp))

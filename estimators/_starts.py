@@ -13,8 +13,6 @@ from mixexperts.em.init import AUTO, KINDS, keyed_rng, theta_from_responsibiliti
 from mixexperts.em.restarts import Start
 from mixexperts.estimators._frame import Frame
 
-_PARAMETERS = ("intercept", "coef", "scale", "gate_intercept", "gate_coef")
-
 
 @dataclass(frozen=True)
 class StartMaker:
@@ -124,19 +122,15 @@ def _responsibilities(values: Array, n_experts: int) -> Array:
 
 def _from_parameters(init: dict[str, Any], n_experts: int, model: Model, frame: Frame) -> Theta:
     n_coef, n_gate = len(frame.expert_map.powers), len(frame.gate_map.powers)
-    shapes = {
-        "intercept": (n_experts,),
-        "coef": (n_experts, n_coef),
-        "scale": (n_experts,),
-        "gate_intercept": (n_experts,),
-        "gate_coef": (n_experts, n_gate),
-    }
-    unknown = sorted(set(init) - set(_PARAMETERS))
-    missing = [name for name in ("intercept", "coef", "scale") if name not in init]
+    own = ("intercept", *model.expert.param_names)
+    shapes: dict[str, tuple[int, ...]] = {name: (n_experts,) for name in (*own, "gate_intercept")}
+    shapes |= {"coef": (n_experts, n_coef), "gate_coef": (n_experts, n_gate)}
+    unknown = sorted(set(init) - set(shapes))
+    missing = [name for name in own if name not in init]
     if unknown or missing:
         raise ValueError(
             f"init is a dict of parameters with unknown keys {unknown} and missing keys {missing};"
-            f" it takes {', '.join(_PARAMETERS)} (the gate's may be left out)"
+            f" it takes {', '.join(shapes)} (the gate's may be left out)"
         )
     raw = {name: np.zeros(shape) for name, shape in shapes.items()}
     for name, value in init.items():
@@ -147,7 +141,7 @@ def _from_parameters(init: dict[str, Any], n_experts: int, model: Model, frame: 
                 f"{array.shape}"
             )
         raw[name] = array
-    if not (raw["scale"] > 0).all():
+    if "scale" in raw and not (raw["scale"] > 0).all():
         raise ValueError("init['scale'] must be positive")
     return frame.engine(model, raw)
 
@@ -155,13 +149,18 @@ def _from_parameters(init: dict[str, Any], n_experts: int, model: Model, frame: 
 def _from_estimator(est: Any, n_experts: int, model: Model, frame: Frame) -> Start:
     if not hasattr(est, "theta_"):
         raise ValueError("init is a model that is not fitted; fit it first")
-    own = len(est.scale_)
+    own = len(est.mass_)
     if own > n_experts:
         raise ValueError(
             f"init is a model of {own} experts, more than n_experts={n_experts}; start from a "
             "model with at most as many"
         )
-    raw = {name: getattr(est, f"{name}_") for name in _PARAMETERS}
+    if est.model_.expert.name != model.expert.name:
+        raise ValueError(
+            f"init is a model with {est.model_.expert.name} experts, but this one's are "
+            f"{model.expert.name}; start from a model of the same family"
+        )
+    raw = est.frame_.raw(est.model_, est.theta_)
     n_coef, n_gate = len(frame.expert_map.powers), len(frame.gate_map.powers)
     if raw["coef"].shape[1] != n_coef:
         raise ValueError(

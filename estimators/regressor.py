@@ -83,7 +83,7 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
     gate_intercept_ : ndarray of shape (n_experts,)
     log_likelihood_, objective_ : float
         Log-likelihood, and the same less the penalties; sums over rows.
-    history_ : ndarray
+    history_ : ndarray of shape (n_accepted,)
         Objective after each accepted pass of the best start; it never falls.
     n_iter_ : int
         Passes over the data of the best start; ``history_`` is shorter where steps were refused.
@@ -223,10 +223,17 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         X : array-like or DataFrame of shape (n, n_features)
             A DataFrame's columns are matched by name.
         offset : array-like of shape (n,), optional
+            In units of y; needed if the fit had one.
 
         Returns
         -------
         ndarray of shape (n,)
+            In units of y.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument cannot be used; the message names it.
         """
         batch = self._batch(X, offset=offset)
         proba = np.exp(self.model_.gate.log_prob(self.theta_.gate, batch))

@@ -48,8 +48,9 @@ def moe(
         Terms of the gate, ``"~ z"``, instead of the bar.
     family : str or Expert, default="gaussian"
         Family of the experts.
-    weights, offset : str or array-like, optional
-        Name of a column, or one number per row of ``data``.
+    weights, offset : str or array-like of shape (n,), optional
+        Case weights >= 0, and the known part of every expert's mean in units of the response:
+        name of a column, or one number per row of ``data``.
     missing : {"drop", "raise", "none"}, default="drop"
         What to do with rows that lack a value in any variable used, as in statsmodels.
     criterion : {"bic", "aic", "icl"}, default="bic"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mixexperts._batch import Array, Batch, Params
+from mixexperts._roots import Kernel, blocks, grid, highest, solve, with_turns
 from mixexperts.errors import UnsupportedCombinationError
 from mixexperts.experts.base import Expert
 
@@ -18,13 +19,7 @@ if TYPE_CHECKING:
 
 _EPS = float(np.finfo(float).eps)
 _BLOCK = 1 << 16  # cells (a row and a value) evaluated at a time
-_MAX_STEPS = 512  # of a quantile; every eighth halves the bracket if the others did not
 _LEVELS = np.linspace(-8.0, 8.0, 97)  # normal scores of the probabilities that sample a density
-
-#: A function of row numbers (c,) and internal responses (c,), with values (c,).
-_Kernel: TypeAlias = Callable[[Array, Array], Array]
-#: What :func:`_solve` asks of a problem.
-_Probe: TypeAlias = Callable[[Array, Array], tuple[Array, Array, Array]]
 
 
 class Predictive:
@@ -111,40 +106,104 @@ class Predictive:
         return self._weight
 
     def expert_means(self) -> Array:
-        """Mean of each expert, (n, K), also of those with weight zero."""
+        """Mean of each expert, also of those with weight zero.
+
+        Returns
+        -------
+        ndarray of shape (n, K)
+        """
         return self._report(self._expert.mean(self._params, self._batch))
 
     def mean(self) -> Array:
-        """Mean, (n,)."""
+        """Mean.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+        """
         return self._report(self._mix(self._expert.mean(self._params, self._batch)))
 
     def var(self) -> Array:
-        """Variance, (n,): that within experts plus that between them."""
+        """Variance: that within experts plus that between them.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+        """
         return self.std() ** 2
 
     def std(self) -> Array:
-        """Standard deviation, (n,)."""
+        """Standard deviation.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+        """
         mean = self._expert.mean(self._params, self._batch)
         within = self._expert.variance(self._params, self._batch)
         return self._scale * np.sqrt(self._mix(within + (mean - self._mix(mean)[:, None]) ** 2))
 
     def pdf(self, y: Any) -> Array:
-        """Density at y, (n,) or (n, m)."""
+        """Density at y.
+
+        Parameters
+        ----------
+        y : float or array-like of shape (n,), (n, m) or (1, m)
+            Responses; the notes of the class say which goes with which row.
+
+        Returns
+        -------
+        ndarray of shape (n,) or (n, m)
+
+        Raises
+        ------
+        ValueError
+            If y has another shape.
+        """
         return np.exp(self.logpdf(y))
 
     def logpdf(self, y: Any) -> Array:
-        """Log density at y, (n,) or (n, m), however far in the tails."""
+        """Log density at y, however far in the tails.
+
+        Parameters
+        ----------
+        y : float or array-like of shape (n,), (n, m) or (1, m)
+            Responses, as in :meth:`pdf`; other shapes are a ValueError.
+
+        Returns
+        -------
+        ndarray of shape (n,) or (n, m)
+        """
         return self._evaluate(self._log_density, y) - math.log(self._scale)
 
     def cdf(self, y: Any) -> Array:
-        """Distribution function at y, (n,) or (n, m), also where it is tiny."""
+        """Distribution function at y, also where it is tiny.
+
+        Parameters
+        ----------
+        y : float or array-like of shape (n,), (n, m) or (1, m)
+            Responses, as in :meth:`pdf`; other shapes are a ValueError.
+
+        Returns
+        -------
+        ndarray of shape (n,) or (n, m)
+        """
         return self._evaluate(self._lower, y)
 
     def sf(self, y: Any) -> Array:
-        """Probability above y, (n,) or (n, m).
+        """Probability above y.
 
         Mixed from the experts' own ``sf(params, batch)`` where the family offers one, and then
         right also where it is tiny; else ``1 - cdf``, with an absolute error near 1e-16.
+
+        Parameters
+        ----------
+        y : float or array-like of shape (n,), (n, m) or (1, m)
+            Responses, as in :meth:`pdf`; other shapes are a ValueError.
+
+        Returns
+        -------
+        ndarray of shape (n,) or (n, m)
         """
         return self._evaluate(self._upper, y)
 
@@ -176,24 +235,49 @@ class Predictive:
         lo, hi, start = ends.transpose(1, 2, 0).reshape(3, -1)
         rows, target = np.repeat(self._rows, flat.size), np.tile(flat, self.n_rows)
         hi, lo = np.where(target == 0.0, lo, hi), np.where(target == 1.0, hi, lo)
-        for part in _blocks(rows.size, _BLOCK):
+        for part in blocks(rows.size, _BLOCK):
             probe = partial(self._towards, rows[part], target[part])
-            hi[part] = _solve(probe, lo[part], hi[part], start[part])
+            hi[part] = solve(probe, lo[part], hi[part], start[part])
         quantile = self._report(hi.reshape(self.n_rows, flat.size))
         return quantile if prob.ndim else quantile[:, 0]
 
     def median(self) -> Array:
-        """Median, (n,)."""
+        """Median.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+        """
         return self.ppf(0.5)
 
     def interval(self, confidence: float = 0.9) -> tuple[Array, Array]:
-        """Lower and upper end, each (n,), with equal mass outside; confidence in [0, 1]."""
+        """Central interval, with equal mass below and above it.
+
+        Parameters
+        ----------
+        confidence : float, default=0.9
+            Probability inside, in [0, 1].
+
+        Returns
+        -------
+        lower, upper : ndarray of shape (n,)
+
+        Raises
+        ------
+        ValueError
+            If ``confidence`` lies outside [0, 1].
+        """
         half = 0.5 * _fraction(confidence, "confidence", "[0, 1]")
         lower, upper = self.ppf([0.5 - half, 0.5 + half]).T
         return lower, upper
 
     def hdr(self, confidence: float = 0.9) -> list[list[tuple[float, float]]]:
         """Highest-density region: the shortest set of mass ``confidence`` (Hyndman, 1996).
+
+        Parameters
+        ----------
+        confidence : float, default=0.9
+            Probability inside, in (0, 1).
 
         Returns
         -------
@@ -212,7 +296,12 @@ class Predictive:
         return [region for rows in self._row_blocks() for region in self._regions(rows, mass)]
 
     def mode(self) -> Array:
-        """Point of highest density, (n,), within about 1e-8 of the width of that peak."""
+        """Point of highest density, within about 1e-8 of the width of that peak.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+        """
         top = np.empty(self.n_rows)
         for rows in self._row_blocks():
             x, log_f = self._profile(rows)
@@ -220,7 +309,7 @@ class Predictive:
         return self._report(top)
 
     def sample(self, size: int | None = None, random_state: Any = None) -> Array:
-        """Draw responses, (n,) or (size, n): an expert by weight, then a value from it.
+        """Draw responses: an expert by weight, then a value from it.
 
         Parameters
         ----------
@@ -228,6 +317,10 @@ class Predictive:
             Number of draws at each row; None for one draw without an axis of its own.
         random_state : int, Generator, RandomState or None, default=None
             An integer repeats its draws, a generator is advanced, None draws afresh.
+
+        Returns
+        -------
+        ndarray of shape (n,) or (size, n)
 
         Raises
         ------
@@ -240,14 +333,25 @@ class Predictive:
         bound /= bound[:, -1:]
         rows = np.tile(self._rows, draws)
         drawn = np.empty(rows.size)
-        for part in _blocks(rows.size, _BLOCK):
+        for part in blocks(rows.size, _BLOCK):
             label = (rng.random(rows[part].size)[:, None] >= bound[rows[part]]).sum(axis=1)
             batch = self._at(rows[part], self._source.y[rows[part]])
             drawn[part] = self._expert.sample(self._params, batch, label, rng)
         return self._report(drawn if size is None else drawn.reshape(draws, self.n_rows))
 
     def to_frame(self, confidence: float = 0.9) -> pd.DataFrame:
-        """Table of n lines: mean, std, median, and lower and upper of the central interval."""
+        """Table of the mean, the spread, the median and the central interval.
+
+        Parameters
+        ----------
+        confidence : float, default=0.9
+            As in :meth:`interval`; outside [0, 1] it is a ValueError.
+
+        Returns
+        -------
+        DataFrame of shape (n, 5)
+            Columns ``mean``, ``std``, ``median``, ``lower`` and ``upper``.
+        """
         import pandas as pd
 
         columns = {"mean": self.mean(), "std": self.std(), "median": self.median()}
@@ -285,15 +389,7 @@ class Predictive:
             return 1.0 - (self._lower(rows, value) if cdf is None else cdf)
         return np.clip(self._mix(own(self._params, self._at(rows, value)), rows), 0.0, 1.0)
 
-    def _grid(self, kernel: _Kernel, rows: Array, value: Array) -> Array:
-        """A kernel at values (r, m) of r rows."""
-        cell, flat = np.repeat(rows, value.shape[1]), value.ravel()
-        result = np.empty(flat.size)
-        for part in _blocks(flat.size, _BLOCK):
-            result[part] = kernel(cell[part], flat[part])
-        return result.reshape(value.shape)
-
-    def _evaluate(self, kernel: _Kernel, y: Any) -> Array:
+    def _evaluate(self, kernel: Kernel, y: Any) -> Array:
         value, n = np.asarray(y, dtype=float), self.n_rows
         if value.shape not in ((), (n,)) and (value.ndim != 2 or value.shape[0] not in (1, n)):
             raise ValueError(
@@ -301,8 +397,8 @@ class Predictive:
                 "y.reshape(1, -1) for the same values at all rows"
             )
         wide = value if value.ndim == 2 else np.broadcast_to(value, (n,))[:, None]
-        grid = (np.broadcast_to(wide, (n, wide.shape[1])) - self._loc) / self._scale
-        result = self._grid(kernel, self._rows, grid)
+        values = (np.broadcast_to(wide, (n, wide.shape[1])) - self._loc) / self._scale
+        result = grid(kernel, self._rows, values, _BLOCK)
         return result if value.ndim == 2 else result[:, 0]
 
     def _bracket(self, p: float) -> tuple[Array, Array, Array]:
@@ -326,7 +422,7 @@ class Predictive:
 
     def _row_blocks(self) -> Iterator[Array]:
         size = max(1, 4 * _BLOCK // (_LEVELS.size * self.n_experts))
-        return (self._rows[part] for part in _blocks(self.n_rows, size))
+        return (self._rows[part] for part in blocks(self.n_rows, size))
 
     def _profile(self, rows: Array) -> tuple[Array, Array]:
         """Points (r, m) that sample every expert and hold every peak and valley; log densities."""
@@ -339,58 +435,14 @@ class Predictive:
         x = q[:, :-1] + np.diff(q, axis=1) * (np.arange(self.n_experts) / self.n_experts)
         top = np.where(on, x, -np.inf).max(axis=(1, 2), keepdims=True)
         x = np.sort(np.where(on, x, top).reshape(rows.size, -1), axis=1)
-        f = self._grid(self._log_density, rows, x)
-        left, mid, right = f[:, :-2], f[:, 1:-1], f[:, 2:]
-        peak = (mid >= left) & (mid > right)
-        row, col = np.nonzero(peak | ((mid <= left) & (mid < right)))
-        sign, density = np.where(peak[row, col], 1.0, -1.0), partial(self._log_density, rows[row])
-        x[row, col + 1] = _golden(density, sign, x[row, col], x[row, col + 2])
-        x.sort(axis=1)
-        return x, self._grid(self._log_density, rows, x)
-
-    def _slope(self, rows: Array, x: Array, h: Array) -> Array:
-        """Derivative of the log density by a central difference."""
-        with np.errstate(all="ignore"):
-            rise = self._log_density(rows, x + h) - self._log_density(rows, x - h)
-            return rise / (2.0 * h)
-
-    def _edges(
-        self, rows: Array, x: Array, log_f: Array, level: Array
-    ) -> tuple[Array, Array, Array, Array]:
-        """Ends of the sets above a level: row, +1 if upper and -1 if lower, place, mobility."""
-        above = np.pad(log_f >= level[:, None], ((0, 0), (1, 1)))
-        row, col = np.nonzero(above[:, 1:] != above[:, :-1])
-        sign, cell, want = np.where(above[row, col], 1.0, -1.0), rows[row], level[row]
-        lo, hi = x[row, np.maximum(col - 1, 0)], x[row, np.minimum(col, x.shape[1] - 1)]
-        h = 1e-4 * (hi - lo)
-
-        def probe(i: Array, u: Array) -> tuple[Array, Array, Array]:
-            excess = self._log_density(cell[i], u) - want[i]
-            with np.errstate(all="ignore"):
-                step = -excess / self._slope(cell[i], u, h[i])
-            return sign[i] * excess > 0.0, np.abs(excess) <= 4 * _EPS * (1 + np.abs(want[i])), step
-
-        edge = _solve(probe, lo, hi, 0.5 * (lo + hi))
-        slope = np.abs(self._slope(cell, edge, h))
-        return row, sign, edge, np.divide(1.0, slope, out=np.zeros(slope.size), where=slope > 0.0)
+        f = grid(self._log_density, rows, x, _BLOCK)
+        x = with_turns(self._log_density, rows, x, f)
+        return x, grid(self._log_density, rows, x, _BLOCK)
 
     def _regions(self, rows: Array, confidence: float) -> list[list[tuple[float, float]]]:
         x, log_f = self._profile(rows)
-        part = np.diff(self._grid(self._lower, rows, x), axis=1)
-        hi = _reach(np.maximum(log_f[:, 1:], log_f[:, :-1]), part, confidence)
-        lo = _reach(np.minimum(log_f[:, 1:], log_f[:, :-1]), part, confidence)
-        lo = np.maximum(lo, hi - 800.0)  # what lies lower still has no mass in floats
-
-        def probe(i: Array, level: Array) -> tuple[Array, Array, Array]:
-            row, sign, edge, mobility = self._edges(rows[i], x[i], log_f[i], level)
-            excess = np.bincount(row, sign * self._lower(rows[i][row], edge), i.size) - confidence
-            with np.errstate(all="ignore"):
-                step = excess / (np.bincount(row, mobility, i.size) * np.exp(level))
-            return excess > 0.0, np.abs(excess) <= 1e-13, step
-
-        level = _solve(probe, lo, hi, 0.5 * (lo + hi))
-        row, sign, edge, _ = self._edges(rows, x, log_f, level)
-        held = np.bincount(row, sign * self._lower(rows[row], edge), rows.size)
+        part = np.diff(grid(self._lower, rows, x, _BLOCK), axis=1)
+        row, edge, held = highest(self._log_density, self._lower, rows, x, log_f, part, confidence)
         if (np.abs(held - confidence) > 1e-6).any():
             raise UnsupportedCombinationError(
                 f"no highest-density region of {self._expert.name!r} has mass {confidence:g}: its "
@@ -399,63 +451,6 @@ class Predictive:
         cuts = np.searchsorted(row[::2], np.arange(1, rows.size))
         pairs = np.split(self._report(edge).reshape(-1, 2), cuts)
         return [[(lower, upper) for lower, upper in pair.tolist()] for pair in pairs]
-
-
-def _solve(probe: _Probe, lo: Array, hi: Array, x: Array) -> Array:
-    """Roots between lo and hi from x, by Newton's steps in a bracket that bisection halves.
-
-    ``probe(index, x)`` tells of some cells, by number, whether x is below the root, whether it
-    equals the root to rounding, and Newton's step. The answer is never below the root.
-    """
-    below, equal, _ = probe(np.arange(lo.size), lo)
-    lo, hi, x = lo.copy(), np.where(below & ~equal, hi, lo), x.copy()
-    with np.errstate(invalid="ignore"):  # infinite ends of the support are roots already
-        last, checked = hi - lo, hi - lo
-    for count in range(_MAX_STEPS):
-        with np.errstate(invalid="ignore"):
-            todo = np.flatnonzero(hi - lo > np.spacing(np.maximum(np.abs(lo), np.abs(hi))))
-        if todo.size == 0:
-            break
-        at = x[todo]
-        below, equal, step = probe(todo, at)
-        lo[todo] = left = np.where(below | equal, at, lo[todo])
-        hi[todo] = right = np.where(below & ~equal, hi[todo], at)
-        # A step below the resolution is widened, to put the root between neighbours.
-        step = np.copysign(np.maximum(np.abs(step), 2.0 * _EPS * np.abs(at)), step)
-        trust = (at + step > left) & (at + step < right) & (np.abs(step) < 0.5 * last[todo])
-        if count % 8 == 7:
-            trust &= right - left <= 0.5 * checked[todo]
-            checked[todo] = right - left
-        x[todo] = np.where(trust, at + step, 0.5 * left + 0.5 * right)
-        last[todo] = np.abs(x[todo] - at)
-    return hi
-
-
-def _golden(function: Callable[[Array], Array], sign: Array, lo: Array, hi: Array) -> Array:
-    """Points between lo and hi where ``sign * function``, with one peak there, is greatest."""
-    ratio = 0.5 * (math.sqrt(5.0) - 1.0)
-    left, right = hi - ratio * (hi - lo), lo + ratio * (hi - lo)
-    f_left, f_right = sign * function(left), sign * function(right)
-    for _ in range(40):
-        first = f_left > f_right
-        lo, hi = np.where(first, lo, left), np.where(first, right, hi)
-        new = np.where(first, hi - ratio * (hi - lo), lo + ratio * (hi - lo))
-        f_new = sign * function(new)
-        left, right = np.where(first, new, right), np.where(first, left, new)
-        f_left, f_right = np.where(first, f_new, f_right), np.where(first, f_left, f_new)
-    return np.where(f_left > f_right, left, right)
-
-
-def _reach(bound: Array, mass: Array, confidence: float) -> Array:
-    """Bound of the cell at which the cells, taken from the greatest bound down, hold enough."""
-    order = np.argsort(-bound, axis=1)
-    total = np.cumsum(np.take_along_axis(mass, order, axis=1), axis=1)
-    last = np.minimum((total < confidence).sum(axis=1, keepdims=True), bound.shape[1] - 1)
-    return np.take_along_axis(bound, np.take_along_axis(order, last, axis=1), axis=1)[:, 0]
-
-
-def _blocks(n: int, size: int) -> Iterator[slice]:
-    return (slice(i, min(i + size, n)) for i in range(0, n, size))
 
 
 def _checked(log_weight: Any, n_rows: int) -> Array:

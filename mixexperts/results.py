@@ -56,29 +56,31 @@ class MoEResults:
     1 to K in ascending order of their mean fitted response over the rows they explain; in
     arrays expert k is row k - 1.
 
-    Attributes
+    Parameters
     ----------
     estimator : MoERegressor
         The fitted scikit-learn estimator behind the results.
-    formula : str
-        Formula of the fit, experts and gate.
+    spec : FormulaSpec
+        The formula with what it learned from the data of the fit.
+    criteria : dict of str to float
+        ``aic``, ``bic`` and ``icl`` on the data of the fit.
+    n_dropped : int, default=0
+        Rows left out because of missing values.
+    selection : DataFrame, optional
+        Criteria against the number of experts, if several were fitted.
+    data, offset : DataFrame and ndarray of shape (n,), optional
+        The n rows used, by reference, and their offset if it came as an array. Neither is saved.
+
+    Attributes
+    ----------
+    estimator, spec, n_dropped, selection, data, formula
+        As given; the formula is that of experts and gate.
     llf, aic, bic, icl : float
         Log-likelihood and criteria (lower is better) on the data of the fit.
-    nobs : float
-        Number of rows used, or the sum of their weights.
-    df_model : int
-        Number of free parameters.
-    df_resid : float
-        ``nobs - df_model``.
-    converged : bool
-    restarts : DataFrame
-        One row per start.
-    selection : DataFrame or None
-        Criteria against the number of experts, if several were fitted.
-    n_dropped : int
-        Rows left out because of missing values.
-    data : DataFrame or None
-        The data of the fit, by reference. They are never saved or pickled.
+    nobs, df_model, df_resid : float, int, float
+        Rows used, or the sum of their weights; free parameters; the difference.
+    converged, restarts : bool, DataFrame
+        Whether the best start converged; one row per start.
     """
 
     def __init__(
@@ -107,7 +109,12 @@ class MoEResults:
         return {**vars(self), "data": None, "_fit_offset": None}
 
     def to_state(self) -> dict[str, Any]:
-        """What a saved file holds; the data are not in it."""
+        """What a saved file holds; the data are not in it.
+
+        Returns
+        -------
+        dict
+        """
         state = self.__getstate__()
         state["spec"] = self.spec.to_state()
         return state
@@ -123,7 +130,13 @@ class MoEResults:
         return results
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write to a file that :func:`mixexperts.load` reads; data are not saved."""
+        """Write to a file that :func:`mixexperts.load` reads; data are not saved.
+
+        Parameters
+        ----------
+        path : path-like
+            As in :meth:`mixexperts.MoERegressor.save`, which also names the errors.
+        """
         from mixexperts.io import save
 
         save(self, path)
@@ -195,7 +208,9 @@ class MoEResults:
         if est.frame_.expert_map.intercept:
             rows["Intercept"] = est.intercept_
         rows |= dict(zip(est.expert_terms_, est.coef_.T, strict=True))
-        rows["scale"] = est.scale_
+        for name in est.model_.expert.param_names:
+            if name != "coef":
+                rows[name] = getattr(est, f"{name}_")
         return pd.DataFrame.from_dict(rows, orient="index", columns=self._experts())
 
     @property
@@ -252,16 +267,21 @@ class MoEResults:
         data : DataFrame, optional
         response : bool, default=False
             Whether to evaluate the response too.
-        offset : array-like, optional
-            By default the offset column of the fit, if there was one.
+        offset : array-like of shape (n,), optional
+            By default the offset of the fit, if there was one.
         missing : {"raise", "drop", "none"}, default="raise"
             What to do with rows that lack a value.
+
+        Returns
+        -------
+        Rows
+            With ``X`` (m, n_columns), ``y`` and ``offset`` (m,) or None, of the m rows kept.
 
         Raises
         ------
         ValueError
-            If no data are given and none are at hand, columns are missing, or a factor has a
-            level that the fit never saw.
+            If data, columns, the offset or (with ``"raise"``) values are missing, or a factor
+            has a level that the fit never saw.
         """
         frame = self._data(data)
         if offset is None and data is None:
@@ -285,15 +305,19 @@ class MoEResults:
         Parameters
         ----------
         data : DataFrame, optional
-            Rows to predict; by default those of the fit. Columns are matched by name; a level
-            of a factor that the fit never saw raises an error. Rows with missing values
-            give NaN.
+            Rows to predict; by default those of the fit. Columns are matched by name. Rows
+            with missing values give NaN.
         offset : array-like of shape (n,), optional
             By default the offset column of the fit, if there was one.
 
         Returns
         -------
         Series of length n, indexed as ``data``
+
+        Raises
+        ------
+        ValueError
+            As in :meth:`design`.
         """
         import pandas as pd
 
@@ -304,17 +328,50 @@ class MoEResults:
     def predict_experts(
         self, data: pd.DataFrame | None = None, *, offset: Any = None
     ) -> pd.DataFrame:
-        """Mean of each expert for each row, (n, K); arguments as in :meth:`predict`."""
+        """Mean of each expert for each row.
+
+        Parameters
+        ----------
+        data, offset
+            As in :meth:`predict`, which also names the errors.
+
+        Returns
+        -------
+        DataFrame of shape (n, K)
+            Indexed as ``data``; NaN where values are missing.
+        """
         rows = self.design(data, offset=offset, missing="drop")
         return self._named(self.estimator.predict_experts(rows.X, offset=rows.offset), rows)
 
     def gate_proba(self, data: pd.DataFrame | None = None, *, offset: Any = None) -> pd.DataFrame:
-        """Mixing weights of each row given its features, (n, K)."""
+        """Mixing weights of each row given its features.
+
+        Parameters
+        ----------
+        data, offset
+            As in :meth:`predict`, which also names the errors.
+
+        Returns
+        -------
+        DataFrame of shape (n, K)
+            Indexed as ``data``; NaN where values are missing.
+        """
         rows = self.design(data, offset=offset, missing="drop")
         return self._named(self.estimator.gate_proba(rows.X), rows)
 
     def posterior(self, data: pd.DataFrame | None = None, *, offset: Any = None) -> pd.DataFrame:
-        """Responsibilities: probabilities of the experts given features and response, (n, K)."""
+        """Responsibilities: probabilities of the experts given features and response.
+
+        Parameters
+        ----------
+        data, offset
+            As in :meth:`predict`, which also names the errors.
+
+        Returns
+        -------
+        DataFrame of shape (n, K)
+            Indexed as ``data``; NaN where values are missing.
+        """
         rows = self.design(data, response=True, offset=offset, missing="drop")
         resp = self.estimator.responsibilities(rows.X, rows.y, offset=rows.offset)
         return self._named(resp, rows)
@@ -322,15 +379,19 @@ class MoEResults:
     def predictive(self, data: pd.DataFrame | None = None, *, offset: Any = None) -> Predictive:
         """Predictive distribution of the response for each row.
 
+        Parameters
+        ----------
+        data, offset
+            As in :meth:`predict`.
+
         Returns
         -------
         Predictive
-            With ``mean``, ``var``, ``std``, ``pdf``, ``cdf``, ``ppf``, ``interval``, ``sample``.
 
         Raises
         ------
         ValueError
-            If rows have missing values: a distribution has no NaN.
+            As in :meth:`design`, also for missing values: a distribution has no NaN.
         """
         rows = self.design(data, offset=offset)
         return self.estimator.predictive(rows.X, offset=rows.offset)
@@ -354,6 +415,11 @@ class MoEResults:
         Returns
         -------
         matplotlib Axes
+
+        Raises
+        ------
+        ValueError, TypeError
+            If ``kind`` or an option cannot be used; the message names it.
         """
         plots = importlib.import_module("mixexperts.plots")
         kinds = ("fit", "gate", "history", "restarts", "selection", "posterior")
@@ -362,7 +428,12 @@ class MoEResults:
         return getattr(plots, f"plot_{kind}")(self, **options)
 
     def notes(self) -> list[str]:
-        """What a reader of the numbers must know, in sentences."""
+        """What a reader of the numbers must know, in sentences.
+
+        Returns
+        -------
+        list of str
+        """
         est = self.estimator
         reached, total = int(self.restarts["reached_best"].sum()), len(self.restarts)
         notes = ["Experts are numbered by the mean fitted response of their rows, lowest first."]

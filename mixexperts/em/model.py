@@ -18,7 +18,17 @@ from mixexperts.penalties.base import NoPenalty, Penalty
 @saveable("model")
 @dataclass(frozen=True)
 class Model:
-    """A gate, a family of experts, and their penalties (on the scale of the total sum)."""
+    """A gate, a family of experts, and their penalties.
+
+    Parameters
+    ----------
+    gate : Gate
+        Gives the mixing weights.
+    expert : Expert
+        Family of the experts.
+    gate_penalty, expert_penalty : Penalty, default=NoPenalty()
+        Taken off the log-likelihood as a sum over the rows, not as a mean.
+    """
 
     gate: Gate
     expert: Expert
@@ -30,7 +40,7 @@ class Model:
         return self.gate.n_params(theta.gate) + self.expert.n_params(theta.expert)
 
     def pack(self, theta: Theta) -> Array:
-        """All free parameters as one unconstrained vector, the gate's first."""
+        """All free parameters as one unconstrained vector (P,), the gate's first."""
         return np.concatenate([self.gate.pack(theta.gate), self.expert.pack(theta.expert)])
 
     def unpack(self, vector: Array, like: Theta) -> Theta:
@@ -42,7 +52,7 @@ class Model:
         )
 
     def permute(self, theta: Theta, order: Array) -> Theta:
-        """The same mixture with its experts in another order."""
+        """The same mixture; expert k is the one that ``order`` (K,) names at k."""
         return Theta(self.gate.permute(theta.gate, order), self.expert.permute(theta.expert, order))
 
     def penalty_value(self, theta: Theta) -> float:
@@ -69,14 +79,21 @@ class Model:
         return joint
 
     def map_step(self, theta: Theta, stats: Stats) -> Theta:
-        """The M-step: new parameters from the statistics taken at ``theta``."""
+        """The M-step: new parameters from the statistics taken at ``theta``.
+
+        With ``em_pass`` the map of Dempster, Laird and Rubin (1977).
+        """
         return Theta(
             self.gate.update(theta.gate, part(stats, "gate"), self.gate_penalty),
             self.expert.update(theta.expert, part(stats, "expert"), self.expert_penalty),
         )
 
     def score(self, theta: Theta, stats: Stats) -> Array:
-        """Gradient of the observed penalised objective with respect to :meth:`pack`."""
+        """Gradient (P,) of the observed penalised objective with respect to :meth:`pack`.
+
+        By Fisher's identity it is that of the expected complete one at ``theta``, where the
+        statistics were taken.
+        """
         score = np.concatenate(
             [
                 self.gate.score(theta.gate, part(stats, "gate")),

@@ -34,6 +34,12 @@ class Monitor:
         Predicted gain of log-likelihood below which the run has converged.
     callback : callable or None
         Called as ``callback(theta, objective, n_iter)`` after every accepted pass.
+    history : list of float
+        Objective after each accepted pass so far; empty for a new run.
+    n_iter : int, default=0
+        Passes over the data so far.
+    predicted_gain : float, default=inf
+        Gain of log-likelihood that the next step predicts at the last accepted point.
     """
 
     max_iter: int = 1000

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
 
 from mixexperts._batch import Array, Batch, Params, Stats
+from mixexperts._design import DesignMap
 from mixexperts._registry import register
 from mixexperts.errors import UnsupportedCombinationError
 from mixexperts.penalties.base import Penalty
@@ -27,6 +29,9 @@ class Expert(ABC):
 
     #: Elementwise part in the fused kernels; None: passes run on the methods below.
     fused_code: ClassVar[int | None] = None
+
+    #: Experts look at features; a family that does not says so.
+    uses_features: ClassVar[bool] = True
 
     fit_intercept: bool = True
     degree: int = 1
@@ -120,6 +125,23 @@ class Expert(ABC):
     def penalized_coef(self, params: Params) -> Array:
         """The coefficients that a penalty sees, (K, p)."""
         return params["coef"]
+
+    def raw(self, params: Params, design: DesignMap, loc: float, scale: float) -> dict[str, Array]:
+        """Parameters on the scale of the user's columns, by the names of the attributes.
+
+        Every family has ``intercept`` (K,) and ``coef`` (K, J); the engine sees the response
+        as ``(y - loc) / scale``, with 0 and 1 for families without ``affine_response``.
+        """
+        intercept, coef = design.raw_coefficients(params["coef"])
+        intercept = intercept * scale + loc if design.intercept else intercept
+        return {"intercept": intercept, "coef": coef * scale}
+
+    def engine(
+        self, raw: Mapping[str, Array], design: DesignMap, loc: float, scale: float
+    ) -> Params:
+        """Inverse of :meth:`raw`."""
+        intercept = (raw["intercept"] - loc) / scale
+        return {"coef": design.engine_coefficients(intercept, raw["coef"] / scale)}
 
     # --- what predictions need -------------------------------------------------------------
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from mixexperts._batch import Array, Batch, Params, Stats
+from mixexperts._design import DesignMap
 from mixexperts.errors import InvalidResponseError
 from mixexperts.experts.base import Expert
 from mixexperts.kernels import numpy_ as kernels
@@ -177,6 +179,14 @@ class Gaussian(Expert):
 
     def boundary_reason(self) -> str:
         return f"has its scale at the floor ({self.scale_floor:g} of the standard deviation of y)"
+
+    def raw(self, params: Params, design: DesignMap, loc: float, scale: float) -> dict[str, Array]:
+        return super().raw(params, design, loc, scale) | {"scale": params["scale"] * scale}
+
+    def engine(
+        self, raw: Mapping[str, Array], design: DesignMap, loc: float, scale: float
+    ) -> Params:
+        return {**super().engine(raw, design, loc, scale), "scale": raw["scale"] / scale}
 
     def mean(self, params: Params, batch: Batch) -> Array:
         mean: Array = batch.X @ params["coef"].T

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from mixexperts._batch import Array, Batch, Params, Stats
+from mixexperts._design import DesignMap
 from mixexperts._registry import register
 from mixexperts.penalties.base import Penalty
 
@@ -29,6 +31,7 @@ class Gate(ABC):
     fused_code: ClassVar[int | None] = None
 
     fit_intercept: bool = True
+    degree: int = 1
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -77,6 +80,17 @@ class Gate(ABC):
     @abstractmethod
     def score(self, params: Params, stats: Stats) -> Array:
         """Gradient of the observed log-likelihood with respect to :meth:`pack`."""
+
+    @abstractmethod
+    def raw(self, params: Params, design: DesignMap) -> dict[str, Array]:
+        """Parameters on the scale of the user's columns, by the names of the attributes.
+
+        Every gate has ``gate_intercept`` (K,) and ``gate_coef`` (K, q'), zero for expert K.
+        """
+
+    @abstractmethod
+    def engine(self, raw: Mapping[str, Array], design: DesignMap) -> Params:
+        """Inverse of :meth:`raw`."""
 
     @abstractmethod
     def permute(self, params: Params, order: Array) -> Params:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from mixexperts._batch import Array, Batch, Params, Stats
+from mixexperts._design import DesignMap
 from mixexperts.gates.base import Gate
 from mixexperts.kernels import numpy_ as kernels
 from mixexperts.penalties.base import Penalty, Ridge, solve_symmetric
@@ -115,6 +117,14 @@ class Softmax(Gate):
         gradient: Array = stats["gradient"].ravel()
         return gradient
 
+    def raw(self, params: Params, design: DesignMap) -> dict[str, Array]:
+        intercept, coef = design.raw_coefficients(params["coef"])
+        return {"gate_intercept": intercept, "gate_coef": coef}
+
+    def engine(self, raw: Mapping[str, Array], design: DesignMap) -> Params:
+        coef = design.engine_coefficients(raw["gate_intercept"], raw["gate_coef"])
+        return {"coef": coef - coef[-1]}
+
     def permute(self, params: Params, order: Array) -> Params:
         coef = params["coef"][order]
         return {"coef": coef - coef[-1]}
@@ -177,6 +187,14 @@ class Constant(Gate):
         mass = stats["mass"]
         score: Array = mass - mass.sum() * np.exp(params["log_weight"])
         return score[:-1]
+
+    def raw(self, params: Params, design: DesignMap) -> dict[str, Array]:
+        log_weight = params["log_weight"]
+        none = np.zeros((len(log_weight), 0))
+        return {"gate_intercept": log_weight - log_weight[-1], "gate_coef": none}
+
+    def engine(self, raw: Mapping[str, Array], design: DesignMap) -> Params:
+        return {"log_weight": kernels.log_softmax(raw["gate_intercept"][None, :])[0]}
 
     def permute(self, params: Params, order: Array) -> Params:
         return {"log_weight": params["log_weight"][order]}

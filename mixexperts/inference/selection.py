@@ -40,6 +40,15 @@ class Selection:
         ----------
         criterion : str, optional
             One of the criteria computed; by default :attr:`criterion`.
+
+        Returns
+        -------
+        int
+
+        Raises
+        ------
+        ValueError
+            If the criterion was not computed.
         """
         name = self.criterion if criterion is None else criterion
         if name not in self.table.columns or name not in CRITERIA:
@@ -55,7 +64,17 @@ class Selection:
         return self.estimators[self.best_n_experts()]
 
     def plot(self, **options: Any) -> Any:
-        """Criteria against the number of experts; see :func:`mixexperts.plots.plot_selection`."""
+        """Draw the criteria against the number of experts.
+
+        Parameters
+        ----------
+        **options
+            Passed to :func:`mixexperts.plots.plot_selection`.
+
+        Returns
+        -------
+        matplotlib Axes
+        """
         import importlib
 
         return importlib.import_module("mixexperts.plots").plot_selection(self, **options)
@@ -106,18 +125,21 @@ def select(
     ----------
     est : estimator
         Not changed; clones of it are fitted. Its ``init`` must be a name.
-    X, y : array-like
+    X, y : array-like of shape (n, n_features) and (n,)
         Data.
-    n_experts : iterable of int, default=range(1, 6)
+    n_experts : int or iterable of int, default=range(1, 6)
+        Numbers of experts to try.
     criteria : sequence of {"aic", "bic", "icl"}
         Columns of the table; lower is better for all of them.
     criterion : str, default="bic"
         What :attr:`Selection.best_estimator` goes by.
     sample_weight, offset : array-like of shape (n,), optional
+        Case weights >= 0, and the known part of every expert's mean in units of y.
 
     Returns
     -------
     Selection
+        One fit per number of experts, and their table.
 
     Raises
     ------

@@ -35,6 +35,11 @@ def plot_history(model: Any, *, approach: str | None = "inset", ax: Axes | None 
     Returns
     -------
     matplotlib Axes
+
+    Raises
+    ------
+    ValueError, TypeError
+        If ``approach`` is not known, or the model neither an estimator nor results.
     """
     if approach not in _APPROACHES:
         raise ValueError(f"approach={approach!r} is not known; known: {_APPROACHES}")
@@ -133,6 +138,11 @@ def plot_restarts(model: Any, *, ax: Axes | None = None) -> Axes:
     Returns
     -------
     matplotlib Axes
+
+    Raises
+    ------
+    TypeError
+        If the model is neither an estimator nor results.
     """
     frame = restarts_frame(model)
     best = float(fitted(model).log_likelihood_)
@@ -192,7 +202,7 @@ def plot_selection(
     ----------
     selection : Selection, MoEResults or DataFrame
         With several numbers of experts; a DataFrame is indexed by them.
-    criteria : sequence of str
+    criteria : sequence of str, default=("aic", "bic", "icl")
         Columns of the table; lower is better.
     ax : matplotlib Axes, optional
         By default those of a new figure.
@@ -200,6 +210,11 @@ def plot_selection(
     Returns
     -------
     matplotlib Axes
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there is no table, or a criterion is not in it.
     """
     frame = selection_frame(selection, criteria=criteria)
     with page(ax) as ax:
@@ -270,18 +285,25 @@ def plot_posterior(
     ----------
     model : MoERegressor or MoEResults
         Fitted model.
-    X, y, offset, data
+    X, y
         As in :func:`plot_fit`.
     n_bins : int, default=20
         Number of bins between 0 and 1.
     smallest : float, default=1e-4
         Smallest responsibility that counts.
+    offset, data
+        As in :func:`plot_fit`.
     ax : matplotlib Axes, optional
         By default those of a new figure.
 
     Returns
     -------
     matplotlib Axes
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument cannot be used; the message names it.
 
     References
     ----------

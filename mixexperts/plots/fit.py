@@ -199,6 +199,11 @@ def plot_gate(
     Returns
     -------
     matplotlib Axes
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument cannot be used; the message names it.
     """
     rows = None
     if X is None and not hasattr(model, "spec"):

@@ -115,10 +115,12 @@ def points_frame(
 
     Parameters
     ----------
-    model, X, feature, at, offset, data
+    model, X
         As in :func:`fit_frame`.
     y : array-like of shape (n,), optional
         Response; needed with an estimator.
+    feature, at, offset, data
+        As in :func:`fit_frame`.
 
     Returns
     -------
@@ -126,6 +128,11 @@ def points_frame(
         One row per complete row of the data: ``x``, ``y``, ``at_held`` (whether labels and
         variables of two values are at their held values), and the responsibilities in columns
         ``"expert 1"``, ``"expert 2"``, ...
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument cannot be used; the message names it.
     """
     src = source(model, X, y, data=data, offset=offset, response=True)
     return points_table(src, feature, at)
@@ -160,17 +167,24 @@ def gate_frame(
 
     Parameters
     ----------
-    model, X, at, n_grid, data
+    model, X
         As in :func:`fit_frame`. A constant gate needs no X.
     feature : str, optional
         Variable along which to go; by default the first numeric one of the gate, or its first
         variable if all are labels. Labels give one point per level.
+    at, n_grid, data
+        As in :func:`fit_frame`.
 
     Returns
     -------
     DataFrame
         One row per expert and point: ``expert`` (``"expert 1"``, ...), ``x``, ``weight``.
         ``attrs`` holds ``feature`` (None if the weights depend on nothing) and ``held``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument cannot be used; the message names it.
     """
     est = fitted(model)
     if X is None and est is model and not est.model_.gate.uses_features:
@@ -254,6 +268,11 @@ def posterior_frame(
     -------
     DataFrame
         ``row`` (label in the data), ``expert`` (``"expert 1"``, ...), ``responsibility``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an argument cannot be used; the message names it.
     """
     import pandas as pd
 

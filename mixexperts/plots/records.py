@@ -27,8 +27,13 @@ def history_frame(model: Any) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``pass`` (from 1), ``objective`` (log-likelihood, less penalties if there are any) and
-        ``distance``, how far it is below the final value.
+        One row per accepted pass: ``pass`` (from 1), ``objective`` (log-likelihood, less
+        penalties if there are any) and ``distance``, how far it is below the final value.
+
+    Raises
+    ------
+    TypeError
+        If the model is neither an estimator nor results.
     """
     import pandas as pd
 
@@ -53,9 +58,14 @@ def restarts_frame(model: Any) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``rank`` (from 1), ``start``, ``init``, ``log_likelihood``, ``status``, ``degenerate``
-        (whether the solution is degenerate or failed otherwise, and thus never preferred) and
-        ``reached_best``.
+        One row per start: ``rank`` (from 1), ``start``, ``init``, ``log_likelihood``,
+        ``status``, ``degenerate`` (whether the solution is degenerate or failed otherwise, and
+        thus never preferred) and ``reached_best``.
+
+    Raises
+    ------
+    TypeError
+        If the model is neither an estimator nor results.
     """
     table = fitted(model).restarts_
     columns = ["init", "log_likelihood", "status", "reached_best"]
@@ -75,7 +85,7 @@ def selection_frame(
     ----------
     selection : Selection, MoEResults or DataFrame
         With several numbers of experts; a DataFrame is indexed by them.
-    criteria : sequence of str
+    criteria : sequence of str, default=("aic", "bic", "icl")
         Columns of the table.
 
     Returns
@@ -83,6 +93,11 @@ def selection_frame(
     DataFrame
         ``criterion``, ``n_experts``, ``value``, ``degenerate``, ``best`` (lowest value among
         the fits that are not degenerate, or among all if all are).
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there is no table, or a criterion is not in it.
     """
     import pandas as pd
 

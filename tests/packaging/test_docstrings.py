@@ -25,25 +25,6 @@ CHECKS = {
     "PR01": "parameter not documented", "PR02": "unknown parameter", "PR03": "order of parameters",
     "PR10": "space before the colon", "YD01": "yields", "RT01": "no Returns",
 }  # fmt: skip
-#: Where sections are still missing. To be emptied, not to be added to.
-INCOMPLETE = {
-    *(f"mixexperts.MoERegressor{name}" for name in (
-        "", ".aic", ".bic", ".icl", ".predict_experts", ".predictive", ".sample", ".save",
-        ".to_state",
-    )),
-    *(f"mixexperts.MoEResults{name}" for name in (
-        "", ".design", ".gate_proba", ".notes", ".posterior", ".predict_experts", ".predictive",
-        ".save", ".to_state",
-    )),
-    *(f"mixexperts.Predictive.{name}" for name in (
-        "cdf", "expert_means", "hdr", "interval", "logpdf", "mean", "median", "mode", "pdf",
-        "sample", "sf", "std", "to_frame", "var",
-    )),
-    "mixexperts.Selection.best_n_experts", "mixexperts.Selection.plot", "mixexperts.moe",
-    "mixexperts.select", "mixexperts.em.Model",
-    "mixexperts.em.Monitor", "mixexperts.plots.gate_frame",
-    "mixexperts.plots.plot_posterior", "mixexperts.plots.points_frame",
-}  # fmt: skip
 ROOMS = ("datasets", "em", "experts", "gates", "penalties", "plots")
 _ARRAY = re.compile(r"array|DataFrame|Series")
 _SHAPE = re.compile(r"\(|scalar|mapping|list|dict|iterable|sequence|DataFrame|Series|labels")
@@ -102,9 +83,7 @@ def problems(value: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not _protocol(name)])
-def test_docstring(name: str, request: pytest.FixtureRequest) -> None:
-    if name in INCOMPLETE:
-        request.applymarker(pytest.mark.xfail(reason="sections missing", strict=False))
+def test_docstring(name: str) -> None:
     assert problems(NAMES[name]) == []
 
 

@@ -51,10 +51,11 @@ def test_weight_two_is_the_row_twice(tools, seed, gate, n_experts):
     X, y, _ = tools.draw(seed, 60, 2, n_experts)
     twice = np.random.default_rng(seed).integers(0, 2, 60) == 1
     rows = np.repeat(np.arange(60), 1 + twice)
-    options = {"gate": gate, "quiet": True, "max_iter": 300}
+    # The tolerance is on the gain, which is of second order in the parameters.
+    options = {"gate": gate, "quiet": True, "max_iter": 500, "tol": 1e-15}
     weighted = tools.fit(X, y, n_experts, sample_weight=1.0 + twice, **options)
     repeated = tools.fit(X[rows], y[rows], n_experts, **options)
-    assert_same_fit(weighted, repeated)
+    assert_same_fit(weighted, repeated, LLF, 1e-6 if weighted.separated_ else 1e-8)
     assert weighted.weight_sum_ == len(rows)
     assert weighted.bic(X, y, sample_weight=1.0 + twice) == pytest.approx(
         repeated.bic(X[rows], y[rows]), rel=LLF
