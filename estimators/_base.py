@@ -20,6 +20,7 @@ from mixexperts.errors import (
     DegenerateFitWarning,
     RankDeficientWarning,
     SeparationWarning,
+    UnsupportedCombinationError,
     warn,
 )
 from mixexperts.estimators import _checks as checks
@@ -81,7 +82,7 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         features = X[:, np.union1d(*columns)]
         restarts = self._run(model, frame, batch, features, settings, used)
         self._assign(model, frame, batch, restarts)
-        self._warn_about_fit()
+        self.warn_about_fit()
 
     def _settings(self) -> Settings:
         n_experts = checks.positive_integer(self.n_experts, "n_experts")
@@ -95,6 +96,7 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
             bool(self.accelerate),
             self.backend,
             self._seed(),
+            1 if self.n_jobs == 1 else None,
         )
 
     def _seed(self) -> int:
@@ -118,6 +120,11 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
                 (self.expert_penalty, "expert_penalty"),
             )
         ]
+        if not penalties[0].is_null and not gate.uses_features:
+            raise UnsupportedCombinationError(
+                f"gate={gate.name!r} has no coefficients, so that gate_penalty does nothing; leave "
+                "it out, or use gate='softmax'"
+            )
         return Model(gate, expert, *penalties)
 
     def _validate(
@@ -129,6 +136,14 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         y = y.astype(np.float64, copy=False)
         weight = checks.sample_weight_array(sample_weight, len(y))
         offset = checks.offset_array(offset, len(y))
+        if weight.sum() < 0.5 * np.count_nonzero(weight):
+            warn(
+                f"sample_weight sums to {weight.sum():.3g} over {np.count_nonzero(weight)} rows. "
+                "Weights are frequencies: a row of weight 2 counts as the row twice. BIC and the "
+                "check for degenerate experts go by their sum; scale them to sum to the number of "
+                "rows if they are relative",
+                UserWarning,
+            )
         if weight.all():
             return X, y, weight, offset, None
         used = weight > 0
@@ -170,9 +185,13 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         return experts, gate
 
     def _warn_about_design(self, frame: Frame, n: int) -> None:
-        for room, design in (("experts", frame.expert_map), ("gate", frame.gate_map)):
+        for room, design, penalty in (
+            ("experts", frame.expert_map, self.expert_penalty),
+            ("gate", frame.gate_map, self.gate_penalty),
+        ):
             if not design.dependent:
                 continue
+            solved = "of minimum norm" if penalty is None else "that the penalty picks"
             if n < design.n_columns:
                 reason = f"{n} rows are fewer than the {design.n_columns} columns"
             else:
@@ -181,7 +200,7 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
                 reason = f"{listed}{more} are constant or linear combinations of the other columns"
             warn(
                 f"the design of the {room} lacks full rank: {reason}; its coefficients are those "
-                "of minimum norm",
+                f"{solved}",
                 RankDeficientWarning,
             )
 
@@ -267,7 +286,8 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         # The experts were renumbered: say what is wrong in their final numbers.
         self.flags_ = _renumber(best.flags, order)
 
-    def _warn_about_fit(self) -> None:
+    def warn_about_fit(self) -> None:
+        """Warn if the solution is degenerate, not converged, or its gate separated."""
         if self.status_ == "degenerate":
             warn(
                 "no start reached a sound solution; the best one is degenerate: "
@@ -357,14 +377,19 @@ def _start_sample(batch: Batch, features: Array, seed: int) -> Batch:
     """The rows that starts are made from, with their features: all rows, or some of many."""
     if batch.n_units > _START_ROWS:
         rng = np.random.default_rng([seed, _START_ROWS])
-        rows = np.sort(rng.choice(batch.n_units, _START_ROWS, replace=False))
+        # Priority sampling (Duffield, Lund and Thorup 2007): heavy rows are sure to come along,
+        # and the new weights give sums over all rows without bias.
+        priority = batch.weight / rng.random(batch.n_units)
+        rows = np.argpartition(-priority, _START_ROWS)
+        threshold = priority[rows[_START_ROWS]]
+        rows = np.sort(rows[:_START_ROWS])
         features = features[rows]
         batch = replace(
             batch,
             y=batch.y[rows],
             designs={name: design[rows] for name, design in batch.designs.items()},
             Z=batch.Z[rows],
-            weight=batch.weight[rows],
+            weight=np.maximum(batch.weight[rows], threshold),
             offset=None if batch.offset is None else batch.offset[rows],
         )
     return replace(batch, designs={**batch.designs, "features": features})

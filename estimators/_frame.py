@@ -101,6 +101,16 @@ class Frame:
         """What the scaling of y adds to a log-likelihood over that much weight."""
         return -total_weight * math.log(self.scale)
 
+    def same(self, other: Frame) -> bool:
+        """Whether parameters of the engine mean the same under another frame."""
+        return (
+            np.array_equal(self.expert_columns, other.expert_columns)
+            and np.array_equal(self.gate_columns, other.gate_columns)
+            and self.expert_map.same_columns(other.expert_map)
+            and self.gate_map.same_columns(other.gate_map)
+            and (self.loc, self.scale) == (other.loc, other.scale)
+        )
+
     def raw(self, model: Model, theta: Theta) -> dict[str, Array]:
         """Parameters on the scale of the user's columns, by the names of the attributes."""
         expert = model.expert.raw(theta.expert, self.expert_map, self.loc, self.scale)

@@ -145,7 +145,8 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         ValueError, TypeError
             If an argument cannot be used; the message names it.
         """
-        joint = self.model_.log_joint(self.theta_, self._batch(X, y, offset))
+        batch = self._batch(X, y, offset)
+        joint = self.model_.log_joint(self.theta_, batch)
         responsibilities, log_density = e_step(joint)
         responsibilities[np.isneginf(log_density)] = np.nan
         return responsibilities
@@ -197,7 +198,8 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         """
         if y is None:
             y = self.predictive(X, offset=offset).mean()
-        joint = self.model_.log_joint(self.theta_, self._batch(X, y, offset))
+        batch = self._batch(X, y, offset)
+        joint = self.model_.log_joint(self.theta_, batch)
         _, log_density = e_step(joint)
         density: Array = log_density - np.log(self.frame_.scale)
         return density
@@ -265,7 +267,8 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
     ) -> tuple[float, float]:
         log_density = self.score_samples(X, y, offset=offset)
         weight = checks.sample_weight_array(sample_weight, len(log_density))
-        return float(weight @ log_density), float(weight.sum())
+        used = weight > 0  # a row of weight zero counts for nothing, however far away
+        return float(weight[used] @ log_density[used]), float(weight.sum())
 
     def aic(self, X: Any, y: Any, *, sample_weight: Any = None, offset: Any = None) -> float:
         """Akaike's criterion on data, ``-2 log-likelihood + 2 n_parameters_``.
@@ -348,5 +351,6 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         resp = self.responsibilities(X, y, offset=offset)
         weight = checks.sample_weight_array(sample_weight, len(resp))
         surprise = -resp * np.log(np.where(resp > 0, resp, 1.0))
-        entropy = float(weight @ surprise.sum(axis=1))
+        used = weight > 0
+        entropy = float(weight[used] @ surprise[used].sum(axis=1))
         return self.bic(X, y, sample_weight=sample_weight, offset=offset) + 2.0 * entropy

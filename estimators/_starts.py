@@ -141,6 +141,14 @@ def _from_parameters(init: dict[str, Any], n_experts: int, model: Model, frame: 
                 f"{array.shape}"
             )
         raw[name] = array
+    if not model.expert.fit_intercept and raw["intercept"].any():
+        raise ValueError("init['intercept'] must be zero: the experts have no intercept")
+    alike = [np.ptp(values, axis=0).max(initial=0.0) == 0.0 for values in raw.values()]
+    if n_experts > 1 and all(alike):
+        raise ValueError(
+            "init holds the same parameters for every expert: EM cannot part experts that are "
+            "alike; give experts that differ"
+        )
     if "scale" in raw and not (raw["scale"] > 0).all():
         raise ValueError("init['scale'] must be positive")
     return frame.engine(model, raw)
@@ -171,4 +179,6 @@ def _from_estimator(est: Any, n_experts: int, model: Model, frame: Frame) -> Sta
         # A model with another gate still tells where the experts are.
         raw["gate_coef"] = np.zeros((own, n_gate))
     kind = "split" if own < n_experts else "model"
-    return Start(kind, theta=frame.engine(model, raw))
+    same = frame.same(est.frame_) and est.model_.gate.name == model.gate.name
+    # Raw coefficients of high degree lose digits; the engine's are taken where they mean the same.
+    return Start(kind, theta=est.theta_ if same else frame.engine(model, raw))

@@ -47,9 +47,9 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
     max_iter : int, default=1000
         Largest number of passes over the data per start.
     tol : float, default=1e-8
-        A start has converged when the next EM step is predicted to gain no more than this, in
-        units of log-likelihood (the gradient times the step, so the rule does not depend on
-        how slowly EM moves).
+        A start has converged when one more EM step is predicted to gain no more than this, in
+        units of log-likelihood: the gradient times the step. Where plain EM gains a share
+        ``1 - r`` of what is left with each step, about ``tol / (2 (1 - r))`` is left.
     accelerate : bool, default=True
         Anderson acceleration, guarded so that the log-likelihood never falls.
     backend : {"auto", "numba", "numpy"}, default="auto"

@@ -30,7 +30,11 @@ def register(family: str, cls: type) -> None:
         return
     known = _FAMILIES[family]
     other = known.get(name)
-    if other is not None and other.__qualname__ != cls.__qualname__:
+    same = other is not None and (other.__module__, other.__qualname__) == (
+        cls.__module__,
+        cls.__qualname__,
+    )
+    if other is not None and not same:
         raise ValueError(
             f"{family} name {name!r} is taken by {other.__module__}.{other.__qualname__}; "
             f"give {cls.__module__}.{cls.__qualname__} another name"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 _PER_TABLE = 5
 _WIDTH = 78
 _COLUMN = 12
+_FEW_ROWS = 6
+_TIGHT = 0.1
 
 
 def summary(results: MoEResults) -> Any:
@@ -34,6 +38,60 @@ def summary(results: MoEResults) -> Any:
         text.tables += _grids(title, table, width)
     text.add_extra_txt([f"[{i}] {note}" for i, note in enumerate(results.notes(), start=1)])
     return text
+
+
+def notes(results: MoEResults) -> list[str]:
+    """What a reader of the numbers must know; see :meth:`MoEResults.notes`."""
+    est = results.estimator
+    reached, total = int(results.restarts["reached_best"].sum()), len(results.restarts)
+    notes = ["Experts are numbered by the mean fitted response of their rows, lowest first."]
+    if results.n_experts > 1:
+        notes.append(f"The gate's reference is expert {results.n_experts}.")
+        advice = " only; more (n_init) may find a better one" if reached == 1 < total else ""
+        notes.append(
+            f"The best sound log-likelihood was reached by {reached} of {total} starts{advice}."
+        )
+    if results.n_dropped:
+        notes.append(f"{results.n_dropped} rows with missing values were left out.")
+    for part, design in (("experts", est.frame_.expert_map), ("gate", est.frame_.gate_map)):
+        if design.dependent:
+            notes.append(
+                f"The design of the {part} lacks full rank ({', '.join(design.dependent)}): "
+                "its coefficients are those of minimum norm."
+            )
+    if not results.converged:
+        notes.append(f"The fit did not converge (status: {est.status_}).")
+    notes += _small_and_tight(results)
+    if not (est.model_.gate_penalty.is_null and est.model_.expert_penalty.is_null):
+        notes.append(
+            "The fit is penalised: AIC, BIC and ICL count every coefficient as a free parameter."
+        )
+    if est.flags_:
+        notes.append("Degenerate: " + "; ".join(est.flags_) + ".")
+    if est.separated_:
+        notes.append(
+            "The gate separates some experts perfectly: the sizes of its coefficients have no "
+            "finite maximum."
+        )
+    return notes
+
+
+def _small_and_tight(results: MoEResults) -> list[str]:
+    """Experts that look like a spike of the unbounded likelihood rather than a part of the data.
+
+    The ratio of scales is what Hathaway (1985) bounds; here it is only pointed out.
+    """
+    est = results.estimator
+    scale = getattr(est, "scale_", None)
+    if scale is None:
+        return []
+    few = est.mass_ < _FEW_ROWS * est.model_.expert.n_params_each(est.theta_.expert)
+    return [
+        f"Expert {k + 1} has {scale[k] / scale.max():.2g} of the largest scale, on only "
+        f"{est.mass_[k]:.3g} effective rows: it may be a spike on a few rows, and its "
+        "log-likelihood should not be trusted to choose a model."
+        for k in np.flatnonzero(few & (scale < _TIGHT * scale.max()))
+    ]
 
 
 def _header(results: MoEResults, width: int) -> Any:
@@ -70,9 +128,11 @@ def _header(results: MoEResults, width: int) -> Any:
 
 
 def _with_share(results: MoEResults) -> pd.DataFrame:
+    from mixexperts.results import own_label
+
     table = results.expert_table
     mass = results.estimator.mass_
-    table.loc["share"] = mass / mass.sum()
+    table.loc[own_label("share", results.estimator.expert_terms_)] = mass / mass.sum()
     return table
 
 

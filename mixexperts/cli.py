@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from mixexperts.errors import UnsupportedCombinationError
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -52,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("mixexperts: interrupted", file=sys.stderr)
         return 130
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, UnsupportedCombinationError, OSError, ImportError) as error:
         line = " ".join(str(error).split()) or type(error).__name__
         print(f"mixexperts: error: {line}", file=sys.stderr)
         return 2

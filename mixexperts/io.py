@@ -11,8 +11,8 @@ from mixexperts._archive import read_archive, write_archive
 def save(model: Any, path: str | os.PathLike[str]) -> None:
     """Write a fitted estimator or a results object to a file.
 
-    The file is a zip of ``.npy`` arrays and a JSON header with a schema number. Data are
-    never in it.
+    The file is a zip of ``.npy`` arrays and a JSON header with a schema number. The data of
+    the fit are not in it, but for what the user passed as ``init``.
 
     Raises
     ------

@@ -206,11 +206,11 @@ class MoEResults:
         est = self.estimator
         rows: dict[str, Array] = {}
         if est.frame_.expert_map.intercept:
-            rows["Intercept"] = est.intercept_
+            rows[own_label("Intercept", est.expert_terms_)] = est.intercept_
         rows |= dict(zip(est.expert_terms_, est.coef_.T, strict=True))
         for name in est.model_.expert.param_names:
             if name != "coef":
-                rows[name] = getattr(est, f"{name}_")
+                rows[own_label(name, est.expert_terms_)] = getattr(est, f"{name}_")
         return pd.DataFrame.from_dict(rows, orient="index", columns=self._experts())
 
     @property
@@ -221,7 +221,7 @@ class MoEResults:
         est = self.estimator
         rows: dict[str, Array] = {}
         if est.frame_.gate_map.intercept or not est.model_.gate.uses_features:
-            rows["Intercept"] = est.gate_intercept_
+            rows[own_label("Intercept", est.gate_terms_)] = est.gate_intercept_
         rows |= dict(zip(est.gate_terms_, est.gate_coef_.T, strict=True))
         return pd.DataFrame.from_dict(rows, orient="index", columns=self._experts())
 
@@ -434,33 +434,9 @@ class MoEResults:
         -------
         list of str
         """
-        est = self.estimator
-        reached, total = int(self.restarts["reached_best"].sum()), len(self.restarts)
-        notes = ["Experts are numbered by the mean fitted response of their rows, lowest first."]
-        if self.n_experts > 1:
-            notes.append(f"The gate's reference is expert {self.n_experts}.")
-            advice = " only; more (n_init) may find a better one" if reached == 1 < total else ""
-            notes.append(
-                f"The best sound log-likelihood was reached by {reached} of {total} starts{advice}."
-            )
-        if self.n_dropped:
-            notes.append(f"{self.n_dropped} rows with missing values were left out.")
-        for part, design in (("experts", est.frame_.expert_map), ("gate", est.frame_.gate_map)):
-            if design.dependent:
-                notes.append(
-                    f"The design of the {part} lacks full rank ({', '.join(design.dependent)}): "
-                    "its coefficients are those of minimum norm."
-                )
-        if not self.converged:
-            notes.append(f"The fit did not converge (status: {est.status_}).")
-        if est.flags_:
-            notes.append("Degenerate: " + "; ".join(est.flags_) + ".")
-        if est.separated_:
-            notes.append(
-                "The gate separates some experts perfectly: the sizes of its coefficients have no "
-                "finite maximum."
-            )
-        return notes
+        from mixexperts._summary import notes
+
+        return notes(self)
 
     def summary(self) -> Any:
         """Summary in the manner of statsmodels: fit, experts, gate, notes.
@@ -483,6 +459,11 @@ class MoEResults:
     def _repr_html_(self) -> str:
         html: str = self.summary().as_html()
         return html
+
+
+def own_label(name: str, terms: tuple[str, ...]) -> str:
+    """Label of a parameter that is no coefficient; in brackets where a column has its name."""
+    return f"({name})" if name in terms else name
 
 
 def union_design(built: Any, index: pd.Index) -> pd.DataFrame:

@@ -6,12 +6,13 @@ import hashlib
 import os
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mixexperts._archive import read_archive, write_archive
+from mixexperts._archive import SCHEMA, read_archive, saveable, write_archive
 from mixexperts._batch import Batch, Theta
 from mixexperts.em.engine import EMResult
 
@@ -20,7 +21,7 @@ _SECONDS_BETWEEN_WRITES = 5.0
 
 def fingerprint(blocks: Sequence[Batch], settings: str) -> str:
     """Digest of the data and of the settings that decide what a start leads to."""
-    digest = hashlib.sha256(settings.encode())
+    digest = hashlib.sha256(f"{SCHEMA} {settings}".encode())
     for block in blocks:
         arrays = [block.y, *block.designs.values(), block.Z, block.weight]
         arrays += [a for a in (block.unit, block.offset, block.log_prior) if a is not None]
@@ -28,6 +29,16 @@ def fingerprint(blocks: Sequence[Batch], settings: str) -> str:
             digest.update(str(array.shape).encode())
             digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+@saveable("running")
+@dataclass(frozen=True)
+class Running:
+    """Where a start stands: parameters, passes so far, objectives of the accepted ones."""
+
+    theta: Theta
+    n_iter: int
+    history: list[float]
 
 
 class Checkpoint:
@@ -55,7 +66,7 @@ class Checkpoint:
         self.key = key
         self.seed = seed
         self.done: dict[int, EMResult] = {}
-        self.running: dict[int, Theta] = {}
+        self.running: dict[int, Running] = {}
         self._written = time.monotonic()
         if self.path.exists():
             self._read()
@@ -77,9 +88,9 @@ class Checkpoint:
         self.running.pop(index, None)
         self.write()
 
-    def advance(self, index: int, theta: Theta) -> None:
+    def advance(self, index: int, running: Running) -> None:
         """Note where a running start stands; written at most every few seconds."""
-        self.running = {index: theta}
+        self.running = {index: running}
         if time.monotonic() - self._written > _SECONDS_BETWEEN_WRITES:
             self.write()
 

@@ -15,7 +15,7 @@ from mixexperts.em.accelerate import Accelerator, Anderson
 from mixexperts.em.executors import SerialExecutor
 from mixexperts.em.model import Model, em_pass, health, part
 from mixexperts.em.monitor import Monitor, Status
-from mixexperts.em.passes import BACKENDS, choose_pass
+from mixexperts.em.passes import BACKENDS, Pass, choose_pass
 from mixexperts.errors import UnsupportedCombinationError
 
 _MAX_HALVINGS = 40
@@ -139,9 +139,20 @@ def fit_em(
     if model.gate.objective == "joint" and not model.gate_penalty.is_null:
         raise UnsupportedCombinationError("a gate with a joint objective takes no penalty")
     run = _Run(
-        model, source, monitor or Monitor(), executor or SerialExecutor(), accelerate, backend
+        model,
+        source,
+        (monitor or Monitor()).fresh(),
+        executor or SerialExecutor(),
+        accelerate,
+        backend,
     )
     return run.loop(theta)
+
+
+def _quiet(em_pass: Pass, model: Model, theta: Theta, block: Batch) -> Stats:
+    """A pass whose overflows show in the objective, not as warnings; also on threads."""
+    with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
+        return em_pass(model, theta, block)
 
 
 @dataclass
@@ -175,19 +186,19 @@ class _Run:
         self.accelerator: Accelerator | None = None
         if accelerate is not False:
             self.accelerator = Anderson() if accelerate is True else accelerate
+            self.accelerator.reset()
         self.n_backtracks = 0
 
     def evaluate(self, theta: Theta) -> _Point:
         self.monitor.n_iter += 1
-        with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
-            stats = self.executor.map_reduce(
-                functools.partial(self.em_pass, self.model, theta), self.handle
-            )
+        work = functools.partial(_quiet, self.em_pass, self.model, theta)
+        stats = self.executor.map_reduce(work, self.handle)
         objective = stats["log_likelihood"] - self.model.penalty_value(theta)
         return _Point(theta, stats, float(objective))
 
     def loop(self, theta: Theta) -> EMResult:
-        point = self.evaluate(theta)
+        # A start may lie outside the model, as different scales where one is shared.
+        point = self.evaluate(self.model.unpack(self.model.pack(theta), theta))
         if not point.ok:
             return self.result(point, "diverged")
         while True:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,14 @@ class Model:
     expert: Expert
     gate_penalty: Penalty = field(default_factory=NoPenalty)
     expert_penalty: Penalty = field(default_factory=NoPenalty)
+
+    def rescaled(self, factor: float) -> Model:
+        """The same model with its penalties times a factor, for a part of the rows."""
+        return replace(
+            self,
+            gate_penalty=self.gate_penalty.scaled(factor),
+            expert_penalty=self.expert_penalty.scaled(factor),
+        )
 
     def n_params(self, theta: Theta) -> int:
         """Number of free parameters of gate and experts."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -35,6 +35,10 @@ class Monitor:
     callback : callable or None
         Called as ``callback(theta, objective, n_iter)`` after every accepted pass.
     history : list of float
+        Objectives of accepted passes so far; a resumed run starts from those before it.
+    n_iter : int
+        Passes so far.
+    history : list of float
         Objective after each accepted pass so far; empty for a new run.
     n_iter : int, default=0
         Passes over the data so far.
@@ -48,6 +52,10 @@ class Monitor:
     history: list[float] = field(default_factory=list)
     n_iter: int = 0
     predicted_gain: float = np.inf
+
+    def fresh(self) -> Monitor:
+        """A copy for one run, which goes on from the passes and the history noted here."""
+        return replace(self, history=list(self.history))
 
     def record(self, theta: Theta, objective: float, predicted_gain: float) -> None:
         """Note an accepted point."""

@@ -15,6 +15,9 @@ from mixexperts.errors import UnsupportedCombinationError
 Pass: TypeAlias = Callable[[Model, Theta, Batch], Stats]
 
 BACKENDS = ("auto", "numba", "numpy")
+# What the kernels have an elementwise part for: GAUSSIAN; CONSTANT, SOFTMAX.
+_EXPERT_CODES = (0,)
+_GATE_CODES = (0, 1)
 _NO_OFFSET = np.empty(0)
 
 
@@ -26,7 +29,7 @@ def choose_pass(model: Model, backend: str) -> Pass:
     UnsupportedCombinationError
         If ``backend="numba"`` is asked for and the fused kernels do not know the model.
     """
-    fused = model.expert.fused_code is not None and model.gate.fused_code is not None
+    fused = model.expert.fused_code in _EXPERT_CODES and model.gate.fused_code in _GATE_CODES
     if backend == "numba" and not fused:
         raise UnsupportedCombinationError(
             f"backend='numba' has no fused pass for the gate {model.gate.name!r} with the expert "

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mixexperts._batch import Batch, Theta
-from mixexperts.em.checkpoint import Checkpoint
+from mixexperts.em.checkpoint import Checkpoint, Running
 from mixexperts.em.engine import EMResult, Model, fit_em
 from mixexperts.em.executors import local_executor
 from mixexperts.em.init import (
@@ -61,6 +61,8 @@ class Settings:
     accelerate: bool
     backend: str
     seed: int
+    #: Most threads inside a run; None: as many as the machine allows.
+    n_threads: int | None = None
 
 
 def run_start(
@@ -70,18 +72,28 @@ def run_start(
     start: Start,
     settings: Settings,
     *,
-    resume: Theta | None = None,
-    callback: Any = None,
+    checkpoint: Checkpoint | None = None,
+    index: int = 0,
 ) -> EMResult:
     """Run one start to its end; ``sample`` is the block of rows that starts are made from."""
-    theta = resume or start.parameters(model, sample, settings.n_experts, settings.seed)
-    executor = local_executor(len(blocks))
+    monitor = Monitor(settings.max_iter, settings.tol)
+    running = checkpoint.running.get(index) if checkpoint else None
+    if running is None:
+        share = float(sample.weight.sum()) / sum(float(block.weight.sum()) for block in blocks)
+        theta = start.parameters(model.rescaled(share), sample, settings.n_experts, settings.seed)
+    else:
+        theta = running.theta
+        # The pass that found these parameters is made again: it is counted once.
+        monitor.n_iter, monitor.history = running.n_iter - 1, running.history[:-1]
+    if checkpoint:
+        monitor.callback = _Reporter(checkpoint, index, list(monitor.history))
+    executor = local_executor(min(len(blocks), settings.n_threads or len(blocks)))
     try:
         return fit_em(
             model,
             blocks,
             theta,
-            monitor=Monitor(settings.max_iter, settings.tol, callback),
+            monitor=monitor,
             executor=executor,
             backend=settings.backend,
             accelerate=settings.accelerate,
@@ -196,14 +208,10 @@ def _run(
     # Blocks are too thin for the threads of BLAS to pay: waking them costs more than the product.
     with _thread_pools().limit(limits=1, user_api="blas"):
         for i in todo:
-            resume, callback = None, None
-            if checkpoint:
-                resume = checkpoint.running.get(i)
-                callback = _Reporter(checkpoint, i)
             yield (
                 i,
                 run_start(
-                    model, blocks, sample, starts[i], settings, resume=resume, callback=callback
+                    model, blocks, sample, starts[i], settings, checkpoint=checkpoint, index=i
                 ),
             )
 
@@ -228,9 +236,11 @@ class _Reporter:
 
     checkpoint: Checkpoint
     index: int
+    history: list[float]
 
     def __call__(self, theta: Theta, objective: float, n_iter: int) -> None:
-        self.checkpoint.advance(self.index, theta)
+        self.history.append(objective)
+        self.checkpoint.advance(self.index, Running(theta, n_iter, list(self.history)))
 
 
 class _Progress:

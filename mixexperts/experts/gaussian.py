@@ -148,7 +148,9 @@ class Gaussian(Expert):
         return np.maximum(scale, self.scale_floor)
 
     def pack(self, params: Params) -> Array:
-        scale = params["scale"][:1] if self.shared_scale else params["scale"]
+        scale = params["scale"]
+        if self.shared_scale:  # scales that differ, of a start, are pooled
+            scale = np.sqrt(np.mean(scale**2, keepdims=True))
         return np.concatenate([params["coef"].ravel(), np.log(scale)])
 
     def unpack(self, vector: Array, like: Params) -> Params:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mixexperts.errors import DegenerateFitWarning, warn
+from mixexperts.errors import DegenerateFitWarning
 
 CRITERIA = ("aic", "bic", "icl")
 
@@ -170,9 +170,8 @@ def select(
         )
     table = pd.DataFrame(rows, index=pd.Index(values, name="n_experts"))
     selection = Selection(table, estimators, criterion)
-    best = selection.best_estimator
-    if best.status_ == "degenerate":
-        warn("every fit is degenerate; the table's flags say why", DegenerateFitWarning)
+    # The fit that is chosen speaks for itself.
+    selection.best_estimator.warn_about_fit()
     return selection
 
 
@@ -193,20 +192,20 @@ def _fit_one(
     if getattr(est, "checkpoint", None) is not None:
         fitted.set_params(checkpoint=f"{est.checkpoint}.K{value}")
     with warnings.catch_warnings():
-        # What each fit has to say stands in the table; the design is the same for all.
-        warnings.simplefilter("ignore" if smaller else "default")
-        for category in _reported():
+        # What a fit has to say of itself stands in the table; the design is the same for all.
+        for category in _reported(designs=bool(smaller)):
             warnings.simplefilter("ignore", category)
         fitted.fit(X, y, sample_weight, offset=offset)
     return fitted.set_params(init=est.init)
 
 
-def _reported() -> tuple[type[Warning], ...]:
+def _reported(designs: bool) -> list[type[Warning]]:
     from sklearn.exceptions import ConvergenceWarning
 
-    from mixexperts.errors import SeparationWarning
+    from mixexperts.errors import RankDeficientWarning, SeparationWarning
 
-    return (DegenerateFitWarning, SeparationWarning, ConvergenceWarning)
+    own = [DegenerateFitWarning, SeparationWarning, ConvergenceWarning]
+    return [*own, RankDeficientWarning] if designs else own
 
 
 def _row(

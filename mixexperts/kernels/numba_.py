@@ -22,7 +22,7 @@ from numba.extending import intrinsic
 BLOCK = 256
 
 #: Codes of the elementwise parts in :func:`_family`.
-GAUSSIAN, POISSON, BINOMIAL = 0, 1, 2
+GAUSSIAN = 0
 #: Codes of the gate.
 CONSTANT, SOFTMAX = 0, 1
 
@@ -71,7 +71,9 @@ def _exp(x):
     p = p * r + 1.0
     p = p * r + 1.0
     value = p * _bits_as_double((np.int64(k) + 1023) << 52)
-    return value if x >= -708.0 else 0.0
+    if x >= -708.0:
+        return value
+    return 0.0 if x < -708.0 else x  # NaN stays NaN
 
 
 @njit(cache=True, nogil=True, fastmath=_EXACT)

@@ -40,6 +40,7 @@ def fit(X, y, n_experts=2, *, sample_weight=None, offset=None, quiet=False, **op
                 SeparationWarning,
             ):
                 warnings.simplefilter("ignore", category)
+            warnings.filterwarnings("ignore", "sample_weight sums", UserWarning)
         return est.fit(X, y, sample_weight, offset=offset)
 
 

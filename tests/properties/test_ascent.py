@@ -54,7 +54,7 @@ def test_history_never_falls(
         n_init=1,
         max_iter=60,
         accelerate=accelerate,
-        gate_penalty=penalties[0],
+        gate_penalty=None if gate == "constant" else penalties[0],
         expert_penalty=penalties[1],
         quiet=True,
     )

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_allclose
 from sklearn.base import clone
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -359,3 +359,61 @@ def test_refit_forgets_the_previous_fit(data, frame):
     assert not hasattr(est, "feature_names_in_")
     assert (est.coef_ == fresh.coef_).all()
     assert vars(est).keys() == vars(fresh).keys()
+
+
+@pytest.mark.parametrize("method", ["responsibilities", "score_samples", "aic", "bic", "icl"])
+def test_unfitted_estimators_say_so_given_the_response(method):
+    with pytest.raises(NotFittedError):
+        getattr(mx.MoERegressor(), method)([[0.0], [1.0]], [0.0, 1.0])
+
+
+def test_a_start_outside_the_model_is_brought_into_it():
+    """Free scales as the start of a shared one: the likelihood is that of the model fitted."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (200, 1))
+    side = rng.integers(0, 2, 200)
+    y = np.where(side, 2 * x[:, 0], -1.0) + np.where(side, 1.5, 0.05) * rng.standard_normal(200)
+    free = mx.MoERegressor(2, random_state=0).fit(x, y)
+    own = mx.MoERegressor(2, expert=Gaussian(shared_scale=True), random_state=0).fit(x, y)
+    led = clone(own).set_params(init=["auto", free]).fit(x, y)
+    assert np.ptp(led.scale_) == 0.0
+    assert led.log_likelihood_ == pytest.approx(own.log_likelihood_, abs=1e-3)
+    assert led.restarts_["log_likelihood"].max() < free.log_likelihood_ - 10
+
+
+def test_same_parameters_for_all_experts_are_no_start():
+    init = {"intercept": [0.0, 0.0], "coef": [[0.0], [0.0]], "scale": [1.0, 1.0]}
+    with pytest.raises(ValueError, match="same parameters for every expert"):
+        mx.MoERegressor(2, init=init).fit([[0.0], [1.0], [2.0]], [0.0, 1.0, 0.5])
+
+
+def test_warm_start_of_a_high_degree_far_from_zero_loses_nothing():
+    rng = np.random.default_rng(0)
+    x = 1e6 + rng.uniform(-1, 1, (200, 1))
+    y = (x[:, 0] - 1e6) ** 3 + 0.1 * rng.standard_normal(200)
+    est = mx.MoERegressor(1, expert=Gaussian(3), warm_start=True, random_state=0).fit(x, y)
+    first = est.log_likelihood_
+    assert est.fit(x, y).history_[0] == pytest.approx(first, abs=1e-6)
+
+
+def test_relative_weights_are_told_from_frequencies():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((50, 1))
+    with pytest.warns(UserWarning, match="sample_weight sums to 1 over 50 rows"):
+        mx.MoERegressor(1).fit(x, x[:, 0] + rng.standard_normal(50), np.full(50, 0.02))
+
+
+def test_a_penalty_on_nothing_is_refused():
+    with pytest.raises(TypeError, match="gate_penalty does nothing"):
+        mx.MoERegressor(gate="constant", gate_penalty=Ridge(1.0)).fit([[0.0], [1.0]], [0.0, 1.0])
+
+
+def test_criteria_do_not_see_rows_of_weight_zero():
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((40, 1)), np.ones(40)
+    y = x[:, 0] + rng.standard_normal(40)
+    y[3], weight[3] = 1e200, 0.0
+    est = mx.MoERegressor(1).fit(x, y, weight)
+    assert est.bic(x, y, sample_weight=weight) == pytest.approx(
+        -2 * est.log_likelihood_ + 3 * np.log(39)
+    )

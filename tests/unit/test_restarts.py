@@ -258,9 +258,10 @@ def test_the_running_start_goes_on_from_where_it_stood(data, tmp_path, monkeypat
         with pytest.raises(KeyboardInterrupt):
             regressor(path, **slow).fit(X, y)
     resumed = regressor(path, **slow).fit(X, y)
-    assert resumed.n_iter_ <= 8
-    assert resumed.history_[0] > whole.history_[0]
-    assert resumed.log_likelihood_ == pytest.approx(whole.log_likelihood_, abs=1e-8)
+    # Without acceleration there is no memory: the same passes, the same numbers.
+    assert resumed.n_iter_ == whole.n_iter_
+    assert_allclose(resumed.history_, whole.history_, rtol=1e-13)
+    assert_allclose(resumed.coef_, whole.coef_, rtol=1e-12)
 
 
 def test_a_finished_checkpoint_is_taken_as_it_is(data, tmp_path, monkeypatch):

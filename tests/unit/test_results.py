@@ -292,3 +292,32 @@ def test_data_may_be_a_dict_and_is_not_changed(frame):
     assert from_dict.llf == from_frame.llf
     assert_frame_equal(frame, before)
     assert from_dict.predict(frame).tolist() == from_frame.predict(frame).tolist()
+
+
+def test_columns_named_like_parameters_keep_their_coefficients():
+    """A covariate may be called scale, share or Intercept: nothing is overwritten."""
+    rng = np.random.default_rng(0)
+    df = pd.DataFrame(rng.standard_normal((120, 2)), columns=["scale", "share"])
+    df["y"] = 1.0 - 1.0 * df["scale"] + 2.0 * df["share"] + 0.1 * rng.standard_normal(120)
+    res = mx.moe("y ~ scale + share", df, 1)
+    coef = res.params["expert"][1]
+    assert coef["scale"] == pytest.approx(-1.0, abs=0.1)
+    assert coef["share"] == pytest.approx(2.0, abs=0.1)
+    assert coef["(scale)"] == pytest.approx(0.1, abs=0.03)
+    assert len(coef) == res.df_model == 4
+    assert "(share)" in str(res.summary())
+
+
+def test_a_small_tight_expert_is_pointed_out():
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.uniform(-1, 1, 100), np.linspace(-1, 1, 8)])
+    y = np.concatenate([rng.standard_normal(100), 3.0 + 1e-3 * rng.standard_normal(8)])
+    res = mx.moe("y ~ x", pd.DataFrame({"x": x, "y": y}), 2)
+    assert res.estimator.scale_.min() < 0.01
+    assert any("may be a spike" in note for note in res.notes())
+
+
+def test_selection_of_an_unconverged_fit_warns():
+    df = mx.datasets.load_tonedata()
+    with pytest.warns(ConvergenceWarning, match="max_iter=3"):
+        mx.moe("tuned ~ stretchratio | stretchratio", df, [1, 2], max_iter=3)
