@@ -87,6 +87,10 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
     def _settings(self) -> Settings:
         n_experts = checks.positive_integer(self.n_experts, "n_experts")
         checks.positive_integer(self.n_init, "n_init")
+        if self.n_jobs is not None and (
+            isinstance(self.n_jobs, bool) or not isinstance(self.n_jobs, int | np.integer)
+        ):
+            raise TypeError(f"n_jobs must be an integer or None, got {self.n_jobs!r}")
         if self.chunk_rows is not None:
             checks.positive_integer(self.chunk_rows, "chunk_rows")
         return Settings(
@@ -108,6 +112,8 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
             return int(self.random_state)
         if self.random_state is None:
             return int(np.random.SeedSequence().generate_state(1)[0])
+        if isinstance(self.random_state, np.random.Generator):
+            return int(self.random_state.integers(np.iinfo(np.int32).max))
         return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
 
     def _model(self) -> Model:
@@ -197,7 +203,7 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
             else:
                 listed = ", ".join(map(repr, design.dependent[:10]))
                 more = f" and {len(design.dependent) - 10} more" * (len(design.dependent) > 10)
-                reason = f"{listed}{more} are constant or linear combinations of the other columns"
+                reason = f"{listed}{more} are constant, or linear combinations of other columns"
             warn(
                 f"the design of the {room} lacks full rank: {reason}; its coefficients are those "
                 f"{solved}",
@@ -292,7 +298,7 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
             warn(
                 "no start reached a sound solution; the best one is degenerate: "
                 + "; ".join(self.flags_)
-                + ". Use fewer experts, shared scales, or a penalty",
+                + ". Use fewer experts or terms, more rows or starts, or shared scales",
                 DegenerateFitWarning,
             )
         elif not self.converged_:

@@ -146,7 +146,8 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
             If an argument cannot be used; the message names it.
         """
         batch = self._batch(X, y, offset)
-        joint = self.model_.log_joint(self.theta_, batch)
+        with np.errstate(over="ignore"):  # a density of zero, far from all experts
+            joint = self.model_.log_joint(self.theta_, batch)
         responsibilities, log_density = e_step(joint)
         responsibilities[np.isneginf(log_density)] = np.nan
         return responsibilities
@@ -199,7 +200,8 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         if y is None:
             y = self.predictive(X, offset=offset).mean()
         batch = self._batch(X, y, offset)
-        joint = self.model_.log_joint(self.theta_, batch)
+        with np.errstate(over="ignore"):  # a density of zero, far from all experts
+            joint = self.model_.log_joint(self.theta_, batch)
         _, log_density = e_step(joint)
         density: Array = log_density - np.log(self.frame_.scale)
         return density

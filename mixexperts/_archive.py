@@ -58,6 +58,8 @@ def write_archive(path: str | os.PathLike[str], kind: str, tree: Any) -> None:
     header: dict[str, Any] = {"format": "mixexperts", "schema": SCHEMA, "kind": kind}
     header["tree"] = _encode(tree, arrays)
     target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {target}: there is no folder {target.parent}")
     name = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
     try:
         with name.open("xb") as raw, zipfile.ZipFile(raw, "w") as archive:

@@ -103,10 +103,12 @@ def refuse_not_finite(
         )
 
 
-def refuse_changed(label: str, alone: Array, together: Array, names: Iterable[str]) -> None:
-    """Raise where the first rows built alone, (m, p), differ from those built with all, (n, p)."""
+def refuse_changed(
+    label: str, alone: Array, together: Array, rows: NDArray[np.intp], names: Iterable[str]
+) -> None:
+    """Raise where rows built alone, (m, p), differ from those built with all, (n, p)."""
     size = np.abs(together).max(axis=0, initial=np.finfo(float).tiny)
-    off = np.any(np.abs(alone - together[: len(alone)]) > 1e-8 * size, axis=0).tolist()
+    off = np.any(np.abs(alone - together[rows]) > 1e-8 * size, axis=0).tolist()
     made = [name for name, is_off in zip(names, off, strict=True) if is_off]
     if made:
         raise DesignError(
@@ -272,6 +274,11 @@ def extra_column(what: str, value: Any, frame: pd.DataFrame) -> pd.Series[Any]:
     """`weights`, `offset` or `groups`: a column by name, or an array by position."""
     if isinstance(value, str):
         return pick(frame, [value], f"{what}=")[value]
+    if isinstance(value, pd.Series) and not value.index.equals(frame.index):
+        raise ValueError(
+            f"{what} is a Series whose index differs from that of data; align them, or pass its "
+            "values (to_numpy()) to go by position"
+        )
     array = value if isinstance(value, pd.Series | pd.Index) else np.asarray(value)
     if array.ndim != 1 or len(array) != len(frame):
         raise ValueError(

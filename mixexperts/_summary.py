@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,9 +20,17 @@ _FEW_ROWS = 6
 _TIGHT = 0.1
 
 
-def summary(results: MoEResults) -> Any:
-    """Summary of a fitted mixture of experts; see :meth:`MoEResults.summary`."""
+def summary(results: MoEResults, escape: Callable[[str], str] = str) -> Any:
+    """Summary of a fitted mixture of experts; see :meth:`MoEResults.summary`.
+
+    ``escape`` makes names that the user chose safe for the markup they go into.
+    """
     from statsmodels.iolib.summary import Summary
+
+    class Tables(Summary):  # type: ignore[misc]
+        def as_latex(self, label: str = "") -> str:
+            """The tables one after the other; statsmodels' own merge wants equal widths."""
+            return "\n".join(table.as_latex_tabular() for table in self.tables)
 
     tables = [("Experts", _with_share(results))]
     if results.n_experts > 1:
@@ -32,11 +41,12 @@ def summary(results: MoEResults) -> Any:
     most = min(max(table.shape[1] for _, table in tables), _PER_TABLE)
     width = max(_WIDTH, stub + most * (_COLUMN + 1))
 
-    text = Summary()
-    text.tables.append(_header(results, width))
+    text = Tables()
+    text.tables.append(_header(results, width, escape))
     for title, table in tables:
-        text.tables += _grids(title, table, width)
-    text.add_extra_txt([f"[{i}] {note}" for i, note in enumerate(results.notes(), start=1)])
+        text.tables += _grids(title, table.rename(index=escape), width)
+    numbered = enumerate(results.notes(), start=1)
+    text.add_extra_txt([f"[{i}] {escape(note)}" for i, note in numbered])
     return text
 
 
@@ -94,13 +104,13 @@ def _small_and_tight(results: MoEResults) -> list[str]:
     ]
 
 
-def _header(results: MoEResults, width: int) -> Any:
+def _header(results: MoEResults, width: int, escape: Callable[[str], str]) -> Any:
     from statsmodels.iolib.table import SimpleTable
 
     est = results.estimator
     nobs = results.nobs
     rows = [
-        ["Dep. variable:", results.spec.y_name, "Log-likelihood:", f"{results.llf:.4f}"],
+        ["Dep. variable:", escape(results.spec.y_name), "Log-likelihood:", f"{results.llf:.4f}"],
         [
             "Experts:",
             f"{results.n_experts} x {est.model_.expert.name}",
@@ -122,7 +132,7 @@ def _header(results: MoEResults, width: int) -> Any:
         row[2] = "    " + row[2]
     return SimpleTable(
         rows,
-        title=f"Mixture-of-experts regression: {results.formula}",
+        title=f"Mixture-of-experts regression: {escape(results.formula)}",
         txt_fmt=_format(widths, "lrlr", header=False),
     )
 

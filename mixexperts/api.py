@@ -86,6 +86,11 @@ def moe(
     spec, built = FormulaSpec.fit(
         formula, data, gate, missing=missing, weights=weights, offset=offset, env=env
     )
+    if built.y is None or built.y.ndim != 1:
+        raise ValueError(
+            f"the response of {formula!r} has two columns, {spec.y_name}; give one, such as "
+            f"I({spec.y_name}) for their sum"
+        )
     frame = data if isinstance(data, pd.DataFrame) else pd.DataFrame(data)
     X = union_design(built, frame.index[built.rows])
     estimator = MoERegressor(

@@ -52,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             code: int = arguments.run(arguments)
         return code
     except KeyboardInterrupt:
-        print("mixexperts: interrupted", file=sys.stderr)
+        checkpoint = getattr(arguments, "checkpoint", None)
+        hint = f"; the same command goes on from {checkpoint}" if checkpoint else ""
+        print(f"mixexperts: interrupted{hint}", file=sys.stderr)
         return 130
     except (ValueError, UnsupportedCombinationError, OSError, ImportError) as error:
         line = " ".join(str(error).split()) or type(error).__name__
@@ -123,10 +125,14 @@ def _read(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
+        what = "a folder, not a file" if path.is_dir() else "not there"
+        raise FileNotFoundError(f"{path} is {what}; give a CSV or Parquet file")
     if path.suffix.lower() in (".parquet", ".pq"):
         return pd.read_parquet(path)
-    return pd.read_csv(path)
+    try:
+        return pd.read_csv(path)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as CSV: {error}") from error
 
 
 def _write(frame: pd.DataFrame, path: Path) -> None:
@@ -182,6 +188,7 @@ def write_results(results: MoEResults, folder: Path) -> list[str]:
     results.restarts.to_csv(folder / "restarts.csv")
     (folder / "summary.txt").write_text(f"{results.summary()}\n")
     written = ["model.mxp", "coefficients.csv", "restarts.csv", "summary.txt"]
+    (folder / "selection.csv").unlink(missing_ok=True)
     if results.selection is not None:
         results.selection.to_csv(folder / "selection.csv")
         written.append("selection.csv")
@@ -191,15 +198,20 @@ def write_results(results: MoEResults, folder: Path) -> list[str]:
 def _write_plots(results: MoEResults, folder: Path) -> list[str]:
     import matplotlib.pyplot as plt
 
-    kinds = [
-        kind
-        for kind in _PLOTS
-        if not (kind == "selection" and results.selection is None)
-        and not (kind in ("fit", "gate") and not results.spec.x_names + results.spec.z_names)
-    ]
     written = []
-    for kind in kinds:
-        figure = results.plot(kind).figure
+    for kind in _PLOTS:
+        for suffix in ("png", "svg"):  # of an earlier fit in the same folder
+            (folder / f"{kind}.{suffix}").unlink(missing_ok=True)
+        if kind == "selection" and results.selection is None:
+            continue
+        try:
+            figure = results.plot(kind).figure
+        except ValueError as error:
+            # A model without numeric features has nothing to be drawn against.
+            if kind not in ("fit", "gate"):
+                raise
+            print(f"mixexperts: no {kind} plot: {error}", file=sys.stderr)
+            continue
         for suffix in ("png", "svg"):
             name = f"{kind}.{suffix}"
             figure.savefig(folder / name, dpi=200, bbox_inches="tight")

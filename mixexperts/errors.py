@@ -6,7 +6,7 @@ import warnings
 
 def warn(message: str, category: type[Warning]) -> None:
     """Warn at the line of the user's code, however deep in the package the reason lies."""
-    level, frame = 1, sys._getframe(1)
+    level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("mixexperts"):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)

@@ -212,19 +212,20 @@ class _Part:
     def refuse_looking_across(self, frame: pd.DataFrame, matrix: Array, env: Env) -> None:
         """Raise where a row's values hang on the other rows, as in ``I(x - x.mean())``.
 
-        Such a term would silently be another one at prediction. Seen by building the first rows
-        alone: terms with a memory (`center`, `poly`, ...) come out the same.
+        Such a term would silently be another one at prediction. Seen by building the last rows
+        alone and backwards: terms with a memory (`center`, `poly`, ...) come out the same.
         """
         few, label = min(8, len(frame) - 1), _LABELS[self.name]
         if few < 1 or not self.uses:
             return
         try:
-            alone, _ = self.build(frame.iloc[:few], env, np.arange(few))
+            last = np.arange(len(frame) - 1, len(frame) - 1 - few, -1)
+            alone, _ = self.build(frame.iloc[last], env, last)
         except DesignError as error:
             raise DesignError(
                 f"{label} cannot be evaluated on {few} rows alone: {error}"
             ) from error
-        plain.refuse_changed(label, alone, matrix, self.columns or ())
+        plain.refuse_changed(label, alone, matrix, last, self.columns or ())
 
 
 @dataclass(frozen=True)

@@ -457,8 +457,12 @@ class MoEResults:
         )
 
     def _repr_html_(self) -> str:
-        html: str = self.summary().as_html()
-        return html
+        import html
+
+        from mixexperts._summary import summary
+
+        markup: str = summary(self, html.escape).as_html()
+        return markup
 
 
 def own_label(name: str, terms: tuple[str, ...]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
@@ -13,13 +13,16 @@ _CONDITION = 1e-10
 
 
 class Accelerator(Protocol):
-    """Proposes the next point from a point and its image under the EM map."""
+    """Proposes the next point from a point and its image under the EM map; serves one run."""
 
     def propose(self, point: Array, image: Array) -> Array | None:
         """Next point, or None where plain EM should go on."""
 
     def reset(self) -> None:
         """Forget the past, after a proposal was refused."""
+
+
+Memory: TypeAlias = tuple[tuple[Array, Array] | None, list[Array], list[Array]]
 
 
 class Anderson:
@@ -61,6 +64,16 @@ class Anderson:
         mix, *_ = np.linalg.lstsq(changes, residual, rcond=_CONDITION)
         proposal: Array = image - np.stack(self._image_change, axis=1) @ mix
         return proposal if np.isfinite(proposal).all() else None
+
+    def state(self) -> Memory:
+        """The memory, for a checkpoint."""
+        return self._last, list(self._residual_change), list(self._image_change)
+
+    def restore(self, memory: Memory) -> None:
+        """Take a memory over."""
+        self._last = memory[0]
+        self._residual_change.extend(memory[1])
+        self._image_change.extend(memory[2])
 
     def reset(self) -> None:
         self._last = None

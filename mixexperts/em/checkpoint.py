@@ -14,6 +14,7 @@ import numpy as np
 
 from mixexperts._archive import SCHEMA, read_archive, saveable, write_archive
 from mixexperts._batch import Batch, Theta
+from mixexperts.em.accelerate import Memory
 from mixexperts.em.engine import EMResult
 
 _SECONDS_BETWEEN_WRITES = 5.0
@@ -34,11 +35,12 @@ def fingerprint(blocks: Sequence[Batch], settings: str) -> str:
 @saveable("running")
 @dataclass(frozen=True)
 class Running:
-    """Where a start stands: parameters, passes so far, objectives of the accepted ones."""
+    """Where a start stands: parameters, passes, objectives so far, the accelerator's memory."""
 
     theta: Theta
     n_iter: int
     history: list[float]
+    memory: Memory
 
 
 class Checkpoint:

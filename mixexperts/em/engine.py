@@ -186,7 +186,6 @@ class _Run:
         self.accelerator: Accelerator | None = None
         if accelerate is not False:
             self.accelerator = Anderson() if accelerate is True else accelerate
-            self.accelerator.reset()
         self.n_backtracks = 0
 
     def evaluate(self, theta: Theta) -> _Point:

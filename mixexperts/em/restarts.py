@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mixexperts._batch import Batch, Theta
+from mixexperts.em.accelerate import Anderson
 from mixexperts.em.checkpoint import Checkpoint, Running
 from mixexperts.em.engine import EMResult, Model, fit_em
 from mixexperts.em.executors import local_executor
@@ -77,6 +78,7 @@ def run_start(
 ) -> EMResult:
     """Run one start to its end; ``sample`` is the block of rows that starts are made from."""
     monitor = Monitor(settings.max_iter, settings.tol)
+    accelerator = Anderson()
     running = checkpoint.running.get(index) if checkpoint else None
     if running is None:
         share = float(sample.weight.sum()) / sum(float(block.weight.sum()) for block in blocks)
@@ -85,8 +87,9 @@ def run_start(
         theta = running.theta
         # The pass that found these parameters is made again: it is counted once.
         monitor.n_iter, monitor.history = running.n_iter - 1, running.history[:-1]
+        accelerator.restore(running.memory)
     if checkpoint:
-        monitor.callback = _Reporter(checkpoint, index, list(monitor.history))
+        monitor.callback = _Reporter(checkpoint, index, accelerator, list(monitor.history))
     executor = local_executor(min(len(blocks), settings.n_threads or len(blocks)))
     try:
         return fit_em(
@@ -96,7 +99,7 @@ def run_start(
             monitor=monitor,
             executor=executor,
             backend=settings.backend,
-            accelerate=settings.accelerate,
+            accelerate=accelerator if settings.accelerate else False,
         )
     finally:
         executor.close()
@@ -227,7 +230,8 @@ def _thread_pools() -> Any:
 def _indexed(
     index: int, model: Model, blocks: Any, sample: Batch, start: Start, settings: Settings
 ) -> tuple[int, EMResult]:
-    return index, run_start(model, blocks, sample, start, settings)
+    with _thread_pools().limit(limits=1, user_api="blas"):
+        return index, run_start(model, blocks, sample, start, settings)
 
 
 @dataclass
@@ -236,11 +240,14 @@ class _Reporter:
 
     checkpoint: Checkpoint
     index: int
+    accelerator: Anderson
     history: list[float]
 
     def __call__(self, theta: Theta, objective: float, n_iter: int) -> None:
         self.history.append(objective)
-        self.checkpoint.advance(self.index, Running(theta, n_iter, list(self.history)))
+        self.checkpoint.advance(
+            self.index, Running(theta, n_iter, list(self.history), self.accelerator.state())
+        )
 
 
 class _Progress:

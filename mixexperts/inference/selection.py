@@ -158,6 +158,11 @@ def select(
     for name in (*criteria, criterion):
         if name not in CRITERIA:
             raise ValueError(f"criterion {name!r} is not known; known: {', '.join(CRITERIA)}")
+    if not hasattr(est, "n_experts"):
+        raise TypeError(
+            f"est must be a mixture-of-experts estimator, got {type(est).__name__}; select its "
+            "last step, with X as the steps before leave it"
+        )
     if not isinstance(est.init, str):
         raise TypeError("est.init must be a name when several numbers of experts are fitted")
     estimators: dict[int, Any] = {}

@@ -245,10 +245,11 @@ def test_an_interrupted_fit_goes_on_to_the_same_end(data, tmp_path, monkeypatch,
     assert [p.name for p in tmp_path.iterdir()] == ["fit.ckpt"]
 
 
-def test_the_running_start_goes_on_from_where_it_stood(data, tmp_path, monkeypatch):
+@pytest.mark.parametrize("accelerate", [False, True])
+def test_the_running_start_goes_on_from_where_it_stood(data, tmp_path, monkeypatch, accelerate):
     X, y, label = data
     path = tmp_path / "fit.ckpt"
-    slow = {"init": label, "accelerate": False, "tol": 1e-12}
+    slow = {"init": label, "accelerate": accelerate, "tol": 1e-14}
     with monkeypatch.context() as patch:
         clock = Clock(patch)
         whole = regressor(None, **slow).fit(X, y)
@@ -258,7 +259,7 @@ def test_the_running_start_goes_on_from_where_it_stood(data, tmp_path, monkeypat
         with pytest.raises(KeyboardInterrupt):
             regressor(path, **slow).fit(X, y)
     resumed = regressor(path, **slow).fit(X, y)
-    # Without acceleration there is no memory: the same passes, the same numbers.
+    # The memory of the acceleration goes with it: the same passes, the same numbers.
     assert resumed.n_iter_ == whole.n_iter_
     assert_allclose(resumed.history_, whole.history_, rtol=1e-13)
     assert_allclose(resumed.coef_, whole.coef_, rtol=1e-12)

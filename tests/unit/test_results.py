@@ -8,6 +8,7 @@ import pytest
 import statsmodels.formula.api as smf
 from numpy.testing import assert_allclose
 from pandas.testing import assert_frame_equal, assert_series_equal
+from sklearn.exceptions import ConvergenceWarning
 
 import mixexperts as mx
 from mixexperts.errors import UnseenLevelError
@@ -321,3 +322,32 @@ def test_selection_of_an_unconverged_fit_warns():
     df = mx.datasets.load_tonedata()
     with pytest.warns(ConvergenceWarning, match="max_iter=3"):
         mx.moe("tuned ~ stretchratio | stretchratio", df, [1, 2], max_iter=3)
+
+
+def test_names_are_escaped_in_html_and_latex_is_made():
+    df = mx.datasets.load_ais()
+    res = mx.moe("Bfat ~ I((BMI<LBM)*Ht) + LBM", df, 2)
+    assert "(BMI&lt;LBM)" in res._repr_html_()
+    assert "(BMI<LBM)" in str(res.summary())
+    assert res.summary().as_latex().count("tabular") == 6
+
+
+def test_running_terms_are_refused():
+    df = mx.datasets.load_ais()
+    for term in ("np.cumsum(BMI)", "BMI.cummax()", "np.diff(BMI, prepend=0)"):
+        with pytest.raises(ValueError, match="hangs on the other rows"):
+            mx.moe(f"Bfat ~ {term}", df, 1)
+
+
+def test_a_series_with_another_index_is_refused():
+    df = mx.datasets.load_ais()
+    weights = pd.Series(np.arange(202.0) + 1, index=df.index)
+    with pytest.raises(ValueError, match="weights is a Series whose index differs"):
+        mx.moe("Bfat ~ BMI", df, 1, weights=weights[::-1])
+
+
+def test_warnings_point_at_the_line_of_the_user():
+    df = mx.datasets.load_ais().assign(twice=lambda d: 2 * d["BMI"])
+    with pytest.warns(mx.errors.RankDeficientWarning) as caught:
+        mx.moe("Bfat ~ BMI + twice", df, 1)
+    assert {warning.filename for warning in caught} == {__file__}
