@@ -19,8 +19,9 @@ from mixexperts.em.passes import BACKENDS, Pass, choose_pass
 from mixexperts.errors import UnsupportedCombinationError
 
 _MAX_HALVINGS = 40
+_TIE = 1e-9
 
-__all__ = ["EMResult", "Executor", "Model", "em_pass", "fit_em", "health", "part"]
+__all__ = ["EMResult", "Executor", "Model", "em_pass", "first_best", "fit_em", "health", "part"]
 
 
 class Executor(Protocol):
@@ -89,6 +90,17 @@ class EMResult:
     def rank(self) -> tuple[bool, float]:
         """What the best of several solutions is the largest of: sound first, then objective."""
         return self.sound, self.objective if np.isfinite(self.objective) else -np.inf
+
+
+def first_best(results: Sequence[EMResult]) -> int:
+    """Index of the best result: sound first, then the objective, then the first of those that tie.
+
+    Equal up to rounding is equal: which of two solutions rounds up must not decide.
+    """
+    ranks = [result.rank for result in results]
+    sound, highest = max(ranks)
+    tie = highest - _TIE * (1.0 + abs(highest)) if np.isfinite(highest) else highest
+    return next(i for i, rank in enumerate(ranks) if rank[0] == sound and rank[1] >= tie)
 
 
 def fit_em(

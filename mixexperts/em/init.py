@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from mixexperts._batch import Array, Batch, Theta, root_mean_square, weighted_mean
-from mixexperts.em.engine import Model, fit_em
+from mixexperts.em.engine import Model, first_best, fit_em
 from mixexperts.em.monitor import Monitor
 from mixexperts.kernels.numpy_ import e_step
 
@@ -197,17 +197,12 @@ def _elemental(model: Model, batch: Batch, n_experts: int, rng: np.random.Genera
 def _small_em(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:
     """The best of many short runs."""
     kinds = (_elemental, _random, _kmeans, _residual)
-    best: tuple[bool, float] | None = None
-    chosen: Theta | None = None
+    results = []
     for i in range(_SHORT_RUNS):
         start = kinds[i % len(kinds)](model, batch, n_experts, rng)
-        result = fit_em(
-            model, batch, start, monitor=Monitor(max_iter=_SHORT_PASSES), accelerate=False
-        )
-        if best is None or result.rank > best:
-            best, chosen = result.rank, result.theta
-    assert chosen is not None
-    return chosen
+        monitor = Monitor(max_iter=_SHORT_PASSES)
+        results.append(fit_em(model, batch, start, monitor=monitor, accelerate=False))
+    return results[first_best(results)].theta
 
 
 def _split(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:

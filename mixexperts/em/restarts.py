@@ -12,7 +12,7 @@ import numpy as np
 from mixexperts._batch import Batch, Theta
 from mixexperts.em.accelerate import Anderson
 from mixexperts.em.checkpoint import Checkpoint, Running
-from mixexperts.em.engine import EMResult, Model, fit_em
+from mixexperts.em.engine import EMResult, Model, first_best, fit_em
 from mixexperts.em.executors import local_executor
 from mixexperts.em.init import (
     initial_theta,
@@ -24,7 +24,6 @@ from mixexperts.em.monitor import Monitor
 #: Two starts reached the same optimum if their objectives differ by less than this, in units
 #: of log-likelihood.
 SAME_OPTIMUM = 1e-3
-_TIE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -115,11 +114,7 @@ class Restarts:
     @property
     def best_index(self) -> int:
         """The sound start of the highest objective; the first of them if several tie."""
-        ranks = [result.rank for result in self.results]
-        sound, highest = max(ranks)
-        # Equal up to rounding is equal: which of two starts rounds up must not decide.
-        tie = highest - _TIE * (1.0 + abs(highest)) if np.isfinite(highest) else highest
-        return next(i for i, rank in enumerate(ranks) if rank[0] == sound and rank[1] >= tie)
+        return first_best(self.results)
 
     @property
     def best(self) -> EMResult:
