@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from mixexperts import _formula_state as plain
 from mixexperts._formula_state import Array, Clean, Env, FormulaData, Kind, Missing, Terms, listing
-from mixexperts.errors import DesignError, UnseenLevelError
+from mixexperts.errors import DesignError, RankDeficientWarning, UnseenLevelError, warn
 
 __all__ = ["FormulaData", "FormulaSpec"]
 
@@ -125,6 +125,12 @@ def _remember(part: _Part, spec: Any) -> _Part:
         if set(state) - {"categories", "contrasts"}:
             raise DesignError(f"{label}: {expr!r} codes several columns at once; use one column")
         levels = list(state["categories"]) if state else None
+        if levels is not None and len(levels) == 1:
+            warn(
+                f"{label}: the factor {expr!r} has the single level {levels[0]!r}: it adds "
+                "nothing to the intercept",
+                RankDeficientWarning,
+            )
         encoders.append([expr, kind.value, plain.encode(levels, f"{label}: {expr!r}")])
     known = plain.encode(spec.transform_state, label)
     return _Part(part.name, part.terms, part.uses, known, encoders, columns, intercept)

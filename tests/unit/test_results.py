@@ -351,3 +351,9 @@ def test_warnings_point_at_the_line_of_the_user():
     with pytest.warns(mx.errors.RankDeficientWarning) as caught:
         mx.moe("Bfat ~ BMI + twice", df, 1)
     assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_a_factor_of_one_level_is_pointed_out():
+    df = mx.datasets.load_ais().assign(g="x")
+    with pytest.warns(mx.errors.RankDeficientWarning, match="single level 'x'"):
+        mx.moe("Bfat ~ BMI + g", df, 1)
