@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from mixexperts._registry import resolve
+from mixexperts._registry import all_components, resolve
 from mixexperts.estimators import MoERegressor
 from mixexperts.experts.base import Expert
 from mixexperts.formula import FormulaSpec
@@ -83,6 +83,11 @@ def moe(
     if criterion not in CRITERIA:
         raise ValueError(f"criterion={criterion!r} is not known; known: {', '.join(CRITERIA)}")
     _check_options(options)
+    if gate in all_components("gate") and gate not in data:
+        raise ValueError(
+            f"gate={gate!r}: here gate holds terms, such as '~ z'; with terms the gate is softmax, "
+            "without any (leave it out) the mixing weights are constant"
+        )
     spec, built = FormulaSpec.fit(
         formula, data, gate, missing=missing, weights=weights, offset=offset, env=env
     )

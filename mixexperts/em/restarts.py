@@ -168,7 +168,7 @@ def fit_restarts(
     """
     done: dict[int, EMResult] = dict(checkpoint.done) if checkpoint else {}
     todo = [i for i in range(len(starts)) if i not in done]
-    with _Progress(len(starts), verbose, log_jacobian) as progress:
+    with _Progress(len(starts), settings.n_experts, verbose, log_jacobian) as progress:
         for i, result in done.items():
             progress.show(starts[i], result)
         try:
@@ -248,7 +248,8 @@ class _Reporter:
 class _Progress:
     """Progress bar over starts, with the best log-likelihood so far."""
 
-    def __init__(self, total: int, verbose: int, log_jacobian: float) -> None:
+    def __init__(self, total: int, n_experts: int, verbose: int, log_jacobian: float) -> None:
+        self.n_experts = n_experts
         self.verbose = verbose
         self.log_jacobian = log_jacobian
         self.best = (False, -np.inf)
@@ -260,7 +261,13 @@ class _Progress:
         if self.verbose:
             from tqdm.auto import tqdm
 
-            self.bar = tqdm(total=self.total, desc="starts", unit="start")
+            # Narrow enough for the log-likelihood to be read in 80 columns.
+            self.bar = tqdm(
+                total=self.total,
+                desc=f"K={self.n_experts}",
+                unit="start",
+                bar_format="{desc} |{bar:10}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}",
+            )
         return self
 
     def show(self, start: Start, result: EMResult) -> None:
@@ -274,9 +281,8 @@ class _Progress:
         self.best = max(self.best, rank)
         log_likelihood = self.best[1] + self.log_jacobian
         self.bar.set_postfix_str(
-            f"best log-likelihood {log_likelihood:.4f}"
+            f"best log-likelihood {log_likelihood:.4f}, {self.times}x"
             + ("" if self.best[0] else " (degenerate)")
-            + f", reached {self.times}x"
         )
         if self.verbose > 1:
             value = result.objective + self.log_jacobian

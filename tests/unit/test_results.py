@@ -357,3 +357,8 @@ def test_a_factor_of_one_level_is_pointed_out():
     df = mx.datasets.load_ais().assign(g="x")
     with pytest.warns(mx.errors.RankDeficientWarning, match="single level 'x'"):
         mx.moe("Bfat ~ BMI + g", df, 1)
+
+
+def test_the_name_of_a_gate_is_no_formula():
+    with pytest.raises(ValueError, match="gate='constant': here gate holds terms"):
+        mx.moe("tuned ~ stretchratio", mx.datasets.load_tonedata(), 2, gate="constant")
