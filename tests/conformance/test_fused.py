@@ -138,3 +138,16 @@ def test_whole_fits_agree(case):
     assert fused.status == plain.status
     assert fused.log_likelihood == pytest.approx(plain.log_likelihood, abs=1e-8)
     assert_allclose(model.pack(fused.theta), model.pack(plain.theta), atol=1e-3)
+
+
+def test_exponential_is_within_one_unit_in_the_last_place():
+    from mixexperts.kernels import numba_
+
+    x = np.concatenate([np.linspace(-708.0, 0.0, 400_001), np.linspace(-1e-3, 1e-3, 1001)])
+    made = x.copy()
+    numba_.exp_rows(made, len(made))
+    assert (np.abs(made - np.exp(x)) <= np.spacing(np.exp(x))).all()
+    edge = np.array([-709.0, -1e300, -np.inf, np.nan])
+    numba_.exp_rows(edge, 4)
+    assert edge[:3].tolist() == [0.0, 0.0, 0.0]
+    assert np.isnan(edge[3])
