@@ -67,13 +67,7 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         X, y, weight, offset, used = self._validate(X, y, sample_weight, offset)
         model.expert.check_response(y)
         self._check_size(y, offset, settings.n_experts)
-        total = float(weight.sum())
-        model = Model(
-            model.gate,
-            model.expert,
-            model.gate_penalty.scaled(total),
-            model.expert_penalty.scaled(total),
-        )
+        model = model.rescaled(float(weight.sum()))
         names = self._feature_names(X.shape[1])
         columns = self._columns(X.shape[1])
         frame = Frame.fit(model, X, y, weight, offset, columns, names)

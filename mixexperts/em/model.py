@@ -36,7 +36,7 @@ class Model:
     expert_penalty: Penalty = field(default_factory=NoPenalty)
 
     def rescaled(self, factor: float) -> Model:
-        """The same model with its penalties times a factor, for a part of the rows."""
+        """The same model with its penalties times a factor, such as a share of the weight."""
         return replace(
             self,
             gate_penalty=self.gate_penalty.scaled(factor),

@@ -136,6 +136,7 @@ def test_workers_change_nothing(data):
     X, y, _ = data
     one, two = (mx.MoERegressor(3, n_init=6, n_jobs=n, random_state=0).fit(X, y) for n in (1, 2))
     assert one.log_likelihood_ == pytest.approx(two.log_likelihood_, rel=1e-9)
+    # A run stops at a predicted gain of 1e-8, that is some 1e-4 standard errors from the top.
     for name in ("coef_", "intercept_", "scale_", "mass_"):
         assert_allclose(getattr(one, name), getattr(two, name), rtol=1e-4, err_msg=name)
     for name in ("init", "status", "flag"):
