@@ -11,10 +11,11 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from mixexperts._batch import Array, Batch
+from mixexperts._batch import Array, Batch, take_rows
 from mixexperts._registry import resolve
 from mixexperts.em.checkpoint import Checkpoint, fingerprint
 from mixexperts.em.engine import EMResult, Model
+from mixexperts.em.passes import is_fused
 from mixexperts.em.restarts import Restarts, Settings, Start, fit_restarts
 from mixexperts.errors import (
     DegenerateFitWarning,
@@ -72,8 +73,11 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         columns = self._columns(X.shape[1])
         frame = Frame.fit(model, X, y, weight, offset, columns, names)
         self._warn_about_design(frame, len(y))
-        batch = frame.batch(X, y, weight, offset)
-        features = X[:, np.union1d(*columns)]
+        # The compiled pass standardises rows as it reads them; few rows are made ready at once.
+        lazy = len(y) > _BLOCK_ROWS and self.backend != "numpy" and is_fused(model)
+        batch = frame.batch(X, y, weight, offset, lazy=lazy)
+        taken = np.union1d(*columns)
+        features = X if len(taken) == X.shape[1] else X[:, taken]
         restarts = self._run(model, frame, batch, features, settings, used)
         self._assign(model, frame, batch, restarts)
         self.warn_about_fit()
@@ -387,8 +391,8 @@ def _start_sample(batch: Batch, features: Array, seed: int) -> Batch:
         batch = replace(
             batch,
             y=batch.y[rows],
-            designs={name: design[rows] for name, design in batch.designs.items()},
-            Z=batch.Z[rows],
+            designs={name: take_rows(design, rows) for name, design in batch.designs.items()},
+            Z=take_rows(batch.Z, rows),
             weight=np.maximum(batch.weight[rows], threshold),
             offset=None if batch.offset is None else batch.offset[rows],
         )

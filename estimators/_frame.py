@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mixexperts._archive import saveable
-from mixexperts._batch import Array, Batch, Theta, root_mean_square, weighted_mean
+from mixexperts._batch import Array, Batch, Columns, Theta, root_mean_square, weighted_mean
 from mixexperts._design import DesignMap
 from mixexperts.em.engine import Model
 
@@ -76,10 +76,21 @@ class Frame:
             scale = float(root_mean_square(response - centre, weight))
         return cls(expert_columns, gate_columns, maps[keys[0]], maps[keys[1]], loc, scale)
 
-    def batch(self, X: Array, y: Array | None, weight: Array | None, offset: Array | None) -> Batch:
-        """The engine's view of rows; without y the response is a placeholder."""
+    def batch(
+        self,
+        X: Array,
+        y: Array | None,
+        weight: Array | None,
+        offset: Array | None,
+        *,
+        lazy: bool = False,
+    ) -> Batch:
+        """The engine's view of rows; without y the response is a placeholder.
+
+        ``lazy`` leaves plain designs to be made by the kernel that reads them.
+        """
         n = X.shape[0]
-        design = self.expert_map.transform(X[:, self.expert_columns])
+        design = self._design(self.expert_map, X, self.expert_columns, lazy)
         # The same columns are held once, and their products are made once per pass.
         same = np.array_equal(self.expert_columns, self.gate_columns) and (
             self.expert_map.same_columns(self.gate_map)
@@ -87,10 +98,16 @@ class Frame:
         return Batch(
             y=np.zeros(n) if y is None else self.response(y),
             designs={"mean": design},
-            Z=design if same else self.gate_map.transform(X[:, self.gate_columns]),
+            Z=design if same else self._design(self.gate_map, X, self.gate_columns, lazy),
             weight=np.ones(n) if weight is None else weight,
             offset=None if offset is None else offset / self.scale,
         )
+
+    @staticmethod
+    def _design(design: DesignMap, X: Array, taken: Array, lazy: bool) -> Array | Columns:
+        if lazy and design.is_plain:
+            return design.columns(X, taken)
+        return design.transform(X[:, taken])
 
     def response(self, y: Array) -> Array:
         """Response on the engine's scale."""

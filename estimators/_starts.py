@@ -72,7 +72,7 @@ class StartMaker:
         make = _labels if values.ndim == 1 else _responsibilities
         resp = make(values, self.n_experts)
         rng = keyed_rng(0, "labels", 0)
-        return theta_from_responsibilities(self.model, self.batch, resp, rng)
+        return theta_from_responsibilities(self.model, self.batch.dense(), resp, rng)
 
 
 def _is_start(item: Any) -> bool:

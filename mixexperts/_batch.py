@@ -28,6 +28,72 @@ class Theta:
 
 
 @dataclass(frozen=True, slots=True)
+class Columns:
+    """Standardised columns of rows that are left as they are until somebody reads them.
+
+    Column j is ``(values[:, index[j]] - shift[j]) * factor[j]``, or one where ``index[j]`` is
+    -1. The compiled pass makes them block by block, so that the features are held once.
+
+    Attributes
+    ----------
+    values : ndarray of shape (N, d)
+        The user's features, float64 or float32, in any order.
+    start, stop : int
+        The rows that count.
+    index : ndarray of int of shape (p,)
+    shift, factor : ndarray of shape (p,)
+    """
+
+    values: Array
+    start: int
+    stop: int
+    index: Array
+    shift: Array
+    factor: Array
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns, (n, p)."""
+        return self.stop - self.start, len(self.index)
+
+    def rows(self, start: int, stop: int) -> Columns:
+        """Some of the rows, again without a copy."""
+        return replace(self, start=self.start + start, stop=self.start + stop)
+
+    def dense(self) -> Array:
+        """The columns as an array (n, p)."""
+        return self._make(self.values[self.start : self.stop])
+
+    def take(self, rows: Array) -> Array:
+        """The columns of rows by number, as an array."""
+        return self._make(self.values[self.start + rows])
+
+    def _make(self, values: Array) -> Array:
+        out = np.empty((len(values), len(self.index)))
+        for j, (column, shift, factor) in enumerate(
+            zip(self.index, self.shift, self.factor, strict=True)
+        ):
+            out[:, j] = 1.0 if column < 0 else (values[:, column] - shift) * factor
+        return out
+
+
+def dense(design: Array | Columns) -> Array:
+    """A design as an array."""
+    return design.dense() if isinstance(design, Columns) else design
+
+
+def take_rows(design: Array | Columns, rows: Array) -> Array:
+    """Rows of a design by number, as an array."""
+    return design.take(rows) if isinstance(design, Columns) else design[rows]
+
+
+def _rows(design: Array | Columns, rows: slice) -> Array | Columns:
+    if isinstance(design, Columns):
+        return design.rows(rows.start, rows.stop)
+    return design[rows]
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """A block of rows, frozen and small enough to be sent to a worker.
 
@@ -35,9 +101,9 @@ class Batch:
     ----------
     y : ndarray of shape (n,) or (n, d)
         Response.
-    designs : mapping of str to ndarray of shape (n, p)
+    designs : mapping of str to ndarray or Columns of shape (n, p)
         Design matrices of the experts; ``"mean"`` is always there.
-    Z : ndarray of shape (u, q)
+    Z : ndarray or Columns of shape (u, q)
         Design matrix of the gate, one row per sampling unit.
     weight : ndarray of shape (u,)
         Non-negative case weights: a unit of weight 2 counts as the unit twice.
@@ -50,8 +116,8 @@ class Batch:
     """
 
     y: Array
-    designs: Mapping[str, Array]
-    Z: Array
+    designs: Mapping[str, Any]
+    Z: Any
     weight: Array
     unit: Array | None = None
     offset: Array | None = None
@@ -60,7 +126,21 @@ class Batch:
     @property
     def X(self) -> Array:
         """Design of the experts' mean, (n, p)."""
-        return self.designs["mean"]
+        return dense(self.designs["mean"])
+
+    @property
+    def same_design(self) -> bool:
+        """Whether gate and experts share one design."""
+        return self.Z is self.designs["mean"]
+
+    def dense(self) -> Batch:
+        """The same rows with their designs as arrays."""
+        if not any(isinstance(d, Columns) for d in (self.Z, *self.designs.values())):
+            return self
+        designs = {name: dense(design) for name, design in self.designs.items()}
+        return replace(
+            self, designs=designs, Z=designs["mean"] if self.same_design else dense(self.Z)
+        )
 
     @property
     def n_rows(self) -> int:
@@ -93,13 +173,13 @@ class Batch:
             first, last = np.searchsorted(self.unit, [start, stop])
             rows = slice(int(first), int(last))
             unit = self.unit[rows] - start
-        designs = {name: design[rows] for name, design in self.designs.items()}
+        designs = {name: _rows(design, rows) for name, design in self.designs.items()}
         return replace(
             self,
             y=self.y[rows],
             designs=designs,
             # A gate that shares the experts' design goes on sharing it.
-            Z=designs["mean"] if self.Z is self.X else self.Z[units],
+            Z=designs["mean"] if self.same_design else _rows(self.Z, units),
             weight=self.weight[units],
             unit=unit,
             offset=None if self.offset is None else self.offset[rows],

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixexperts._archive import saveable
-from mixexperts._batch import Array, root_mean_square, weighted_mean
+from mixexperts._batch import Array, Columns, root_mean_square, weighted_mean
 
 # Columns whose pivot in a QR factor of the standardised design falls below this are taken as
 # linear combinations of the others. Exact copies reach 1e-16.
@@ -145,6 +145,24 @@ class DesignMap:
                 if power
             )
             for row in self.powers
+        )
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the columns are the features themselves, centred and scaled."""
+        linear = len(self.powers) == self.powers.shape[1] and (self.powers.sum(axis=1) == 1).all()
+        return self.basis is None and bool(linear)
+
+    def columns(self, values: Array, taken: Array) -> Columns:
+        """The design of a plain map of ``values[:, taken]``, made only where it is read."""
+        shift = int(self.intercept)
+        return Columns(
+            values,
+            0,
+            len(values),
+            np.concatenate([np.full(shift, -1), taken]).astype(np.int64),
+            np.concatenate([np.zeros(shift), self.center]),
+            np.concatenate([np.ones(shift), 1.0 / self.scale]),
         )
 
     def transform(self, features: Array) -> Array:

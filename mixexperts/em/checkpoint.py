@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mixexperts._archive import SCHEMA, read_archive, saveable, write_archive
-from mixexperts._batch import Batch, Theta
+from mixexperts._batch import Batch, Theta, dense
 from mixexperts.em.accelerate import Memory
 from mixexperts.em.engine import EMResult
 
@@ -24,7 +24,7 @@ def fingerprint(blocks: Sequence[Batch], settings: str) -> str:
     """Digest of the data and of the settings that decide what a start leads to."""
     digest = hashlib.sha256(f"{SCHEMA} {settings}".encode())
     for block in blocks:
-        arrays = [block.y, *block.designs.values(), block.Z, block.weight]
+        arrays = [block.y, *map(dense, block.designs.values()), dense(block.Z), block.weight]
         arrays += [a for a in (block.unit, block.offset, block.log_prior) if a is not None]
         for array in arrays:
             digest.update(str(array.shape).encode())
@@ -35,12 +35,13 @@ def fingerprint(blocks: Sequence[Batch], settings: str) -> str:
 @saveable("running")
 @dataclass(frozen=True)
 class Running:
-    """Where a start stands: parameters, passes, objectives so far, the accelerator's memory."""
+    """Where a start stands: parameters, passes, objectives so far, memories of its helpers."""
 
     theta: Theta
     n_iter: int
     history: list[float]
     memory: Memory
+    newton: list[float]
 
 
 class Checkpoint:

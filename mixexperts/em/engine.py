@@ -15,6 +15,7 @@ from mixexperts.em.accelerate import Accelerator, Anderson
 from mixexperts.em.executors import SerialExecutor
 from mixexperts.em.model import Model, em_pass, health, part
 from mixexperts.em.monitor import Monitor, Status
+from mixexperts.em.newton import Newton, NewtonStep, Summation
 from mixexperts.em.passes import BACKENDS, Pass, choose_pass
 from mixexperts.errors import UnsupportedCombinationError
 
@@ -112,6 +113,8 @@ def fit_em(
     executor: Executor | None = None,
     backend: str = "auto",
     accelerate: bool | Accelerator = True,
+    newton: bool | Newton | None = None,
+    sample: Batch | None = None,
 ) -> EMResult:
     """Run EM from given parameters.
 
@@ -133,6 +136,12 @@ def fit_em(
     accelerate : bool or Accelerator, default=True
         Anderson acceleration; a proposal that lowers the objective is replaced by the
         plain EM step, so that the history never falls.
+    newton : bool, Newton or None
+        Newton steps on the observed log-likelihood once EM is close, behind the same safeguard;
+        None takes them where ``accelerate`` is True.
+    sample : Batch, optional
+        Rows that stand for all, with weights to match: the observed information is then taken
+        from them (the gradient never is).
 
     Returns
     -------
@@ -158,6 +167,12 @@ def fit_em(
         accelerate,
         backend,
     )
+    wanted = accelerate is True if newton is None else newton is not False
+    units = [source] if isinstance(source, Batch) else source
+    # Rows of one sampling unit share their labels: the sum over rows does not hold for them.
+    if wanted and all(block.unit is None for block in units):
+        run.newton = newton if isinstance(newton, Newton) else Newton(model)
+        run.newton.summation = run.summation(sample)
     return run.loop(theta)
 
 
@@ -198,7 +213,19 @@ class _Run:
         self.accelerator: Accelerator | None = None
         if accelerate is not False:
             self.accelerator = Anderson() if accelerate is True else accelerate
+        self.newton: Newton | None = None
         self.n_backtracks = 0
+
+    def summation(self, sample: Batch | None) -> Summation:
+        """How the information is summed: over the sample, or over all blocks."""
+        if sample is not None:
+            return lambda function: function(sample)
+
+        def over_all(function: Callable[[Batch], Stats]) -> Stats:
+            self.monitor.n_iter += 1
+            return self.executor.map_reduce(function, self.handle)
+
+        return over_all
 
     def evaluate(self, theta: Theta) -> _Point:
         self.monitor.n_iter += 1
@@ -215,17 +242,31 @@ class _Run:
         while True:
             image = self.model.map_step(point.theta, point.stats)
             here, there = self.model.pack(point.theta), self.model.pack(image)
-            gain = float(self.model.score(point.theta, point.stats) @ (there - here))
-            self.monitor.record(point.theta, point.objective, gain)
+            score = self.model.score(point.theta, point.stats)
+            gain = float(score @ (there - here))
+            n_iter = self.monitor.n_iter  # the pass that found the point, not what follows
+            newton = self.newton_step(point, score, gain)
+            if newton is not None:
+                gain = max(gain, newton.gain)
+            self.monitor.record(point.theta, point.objective, gain, n_iter)
             status = self.stop(point, there)
             if status is not None:
                 return self.result(point, status)
-            following = self.advance(point, here, image, there)
+            following = self.advance(point, here, image, there, newton)
             if following is None:
                 return self.result(point, self.stalled(point))
             if following is point:  # no pass was left to better it
                 return self.result(point, self.final(point, "max_iter"))
             point = following
+
+    def newton_step(self, point: _Point, score: Array, gain: float) -> NewtonStep | None:
+        """Newton's step, where it is time for one and there is one to trust."""
+        n_iter, weight = self.monitor.n_iter, point.stats["weight"]
+        if self.newton is None or self.monitor.exhausted():
+            return None
+        if not self.newton.due(n_iter, gain, self.monitor.tol, weight):
+            return None
+        return self.newton.propose(point.theta, score, weight)
 
     def stop(self, point: _Point, there: Array) -> Status | None:
         if not np.isfinite(there).all():
@@ -240,12 +281,24 @@ class _Run:
         """The status, unless the solution is degenerate."""
         return "degenerate" if health(self.model, point.theta, point.stats) else status
 
-    def advance(self, point: _Point, here: Array, image: Theta, there: Array) -> _Point | None:
-        """The accelerated point if it does not fall, else the EM step, else shorter steps.
+    def advance(
+        self, point: _Point, here: Array, image: Theta, there: Array, newton: NewtonStep | None
+    ) -> _Point | None:
+        """The first that does not fall: Newton's, the accelerated, the EM step, shorter steps.
 
         None if no step helps; ``point`` itself if the passes are used up.
         """
         floor = point.objective - self.slack(point)
+        if newton is not None and self.newton is not None:
+            trial = self.evaluate(self.model.unpack(here + newton.step, point.theta))
+            risen = trial.ok and trial.objective >= floor
+            gain = max(trial.objective - point.objective, 0.0) if risen else -np.inf
+            self.newton.judge(newton, gain, self.monitor.n_iter)
+            if risen:
+                return trial
+            self.n_backtracks += 1
+            if self.monitor.exhausted():
+                return point
         if self.accelerator is not None:
             proposal = self.accelerator.propose(here, there)
             if proposal is not None:

@@ -66,12 +66,13 @@ class Model:
     def penalty_value(self, theta: Theta) -> float:
         """Value of both penalties."""
         value = 0.0
-        for room, penalty, params in self._penalized(theta):
+        for room, penalty, params in self.penalized_rooms(theta):
             coef = room.penalized_coef(params)
             value += penalty.value(coef, room.penalized(coef.shape[1]))
         return value
 
-    def _penalized(self, theta: Theta) -> list[tuple[Gate | Expert, Penalty, Any]]:
+    def penalized_rooms(self, theta: Theta) -> list[tuple[Gate | Expert, Penalty, Any]]:
+        """Gate and expert with their penalties and parameters, where there is a penalty."""
         rooms: list[tuple[Gate | Expert, Penalty, Any]] = [
             (self.gate, self.gate_penalty, theta.gate),
             (self.expert, self.expert_penalty, theta.expert),
@@ -109,7 +110,7 @@ class Model:
             ]
         )
         cut = self.gate.n_params(theta.gate)
-        for room, penalty, params in self._penalized(theta):
+        for room, penalty, params in self.penalized_rooms(theta):
             coef = room.penalized_coef(params)
             pull = penalty.gradient(coef, room.penalized(coef.shape[1]))
             if room is self.gate:
@@ -129,6 +130,7 @@ def part(stats: Stats, room: str) -> Stats:
 
 def em_pass(model: Model, theta: Theta, batch: Batch) -> Stats:
     """Everything an EM iteration needs from one block of rows; the values add over blocks."""
+    batch = batch.dense()
     resp, log_density = numpy_.e_step(model.log_joint(theta, batch))
     resp *= batch.weight[:, None]
     # A unit of weight zero counts for nothing, even where its density is zero.

@@ -57,12 +57,14 @@ class Monitor:
         """A copy for one run, which goes on from the passes and the history noted here."""
         return replace(self, history=list(self.history))
 
-    def record(self, theta: Theta, objective: float, predicted_gain: float) -> None:
-        """Note an accepted point."""
+    def record(
+        self, theta: Theta, objective: float, predicted_gain: float, n_iter: int | None = None
+    ) -> None:
+        """Note an accepted point, found by pass ``n_iter`` (None: the last)."""
         self.history.append(objective)
         self.predicted_gain = predicted_gain
         if self.callback is not None:
-            self.callback(theta, objective, self.n_iter)
+            self.callback(theta, objective, self.n_iter if n_iter is None else n_iter)
 
     def converged(self) -> bool:
         """Whether the last recorded point is stationary to within ``tol``."""

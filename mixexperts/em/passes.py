@@ -8,17 +8,15 @@ from typing import TypeAlias
 
 import numpy as np
 
-from mixexperts._batch import Array, Batch, Stats, Theta
+from mixexperts._batch import Array, Batch, Columns, Stats, Theta
 from mixexperts.em.model import Model, em_pass
 from mixexperts.errors import UnsupportedCombinationError
 
 Pass: TypeAlias = Callable[[Model, Theta, Batch], Stats]
 
 BACKENDS = ("auto", "numba", "numpy")
-# What the kernels have an elementwise part for: GAUSSIAN; CONSTANT, SOFTMAX.
-_EXPERT_CODES = (0,)
-_GATE_CODES = (0, 1)
-_NO_OFFSET = np.empty(0)
+_NONE = np.empty(0)
+_CONSTANT, _SOFTMAX = 0, 1
 
 
 def choose_pass(model: Model, backend: str) -> Pass:
@@ -29,13 +27,18 @@ def choose_pass(model: Model, backend: str) -> Pass:
     UnsupportedCombinationError
         If ``backend="numba"`` is asked for and the fused kernels do not know the model.
     """
-    fused = model.expert.fused_code in _EXPERT_CODES and model.gate.fused_code in _GATE_CODES
+    fused = is_fused(model)
     if backend == "numba" and not fused:
         raise UnsupportedCombinationError(
             f"backend='numba' has no fused pass for the gate {model.gate.name!r} with the expert "
             f"{model.expert.name!r}; use backend='auto'"
         )
     return fused_pass if fused and backend != "numpy" else em_pass
+
+
+def is_fused(model: Model) -> bool:
+    """Whether the compiled pass knows the gate and the family."""
+    return model.expert.fused_code is not None and model.gate.fused_code is not None
 
 
 def fused_pass(model: Model, theta: Theta, batch: Batch) -> Stats:
@@ -45,30 +48,76 @@ def fused_pass(model: Model, theta: Theta, batch: Batch) -> Stats:
     from mixexperts.kernels import numba_
 
     gate, expert = model.gate, model.expert
-    coef, aux = expert.fused_inputs(theta.expert)
-    same = batch.Z is batch.X
-    X = np.ascontiguousarray(batch.X)
+    experts = _source(batch.designs["mean"])
     log_likelihood, sums, gram, cross, gradient, information = numba_.fused_pass(
         expert.fused_code,
         gate.fused_code,
-        same,
-        np.ascontiguousarray(batch.y),
-        _NO_OFFSET if batch.offset is None else np.ascontiguousarray(batch.offset),
-        X,
-        X if same else np.ascontiguousarray(batch.Z),
-        np.ascontiguousarray(batch.weight),
-        np.ascontiguousarray(coef),
-        np.ascontiguousarray(aux),
-        np.ascontiguousarray(gate.fused_inputs(theta.gate)),
+        batch.same_design,
+        *_rows(model, theta, batch),
+        *experts,
+        *(experts if batch.same_design else _source(batch.Z)),
     )
     gate_stats = gate.fused_stats(sums, gradient, unfold(information, batch.Z.shape[1]))
-    expert_stats = expert.fused_stats(sums, unfold(gram, batch.X.shape[1]), cross)
+    p = batch.designs["mean"].shape[1]
+    expert_stats = expert.fused_stats(sums, unfold(gram, p), cross)
     return {
         "log_likelihood": log_likelihood,
         "weight": float(batch.weight.sum()),
         **{f"gate.{name}": value for name, value in gate_stats.items()},
         **{f"expert.{name}": value for name, value in expert_stats.items()},
     }
+
+
+def fused_information(model: Model, theta: Theta, batch: Batch) -> Array | None:
+    """Minus the Hessian of the log-likelihood by the compiled pass, untied; None: not served."""
+    gate, expert = model.gate, model.expert
+    served = is_fused(model) and batch.unit is None and batch.log_prior is None
+    shared = gate.fused_code == _SOFTMAX and batch.same_design
+    if not (served and (shared or gate.fused_code == _CONSTANT)):
+        return None
+    from mixexperts.kernels import numba_information
+
+    matrix: Array = numba_information.information(
+        expert.fused_code,
+        gate.fused_code,
+        *_rows(model, theta, batch),
+        *_source(batch.designs["mean"]),
+    )
+    return matrix
+
+
+def _rows(model: Model, theta: Theta, batch: Batch) -> tuple[Array, ...]:
+    """What the compiled passes need beside the designs."""
+    coef, aux = model.expert.fused_inputs(theta.expert)
+    y, trials = model.expert.fused_response(batch.y)
+    arrays = (
+        np.asarray(y, dtype=np.float64),
+        np.asarray(trials, dtype=np.float64),
+        _NONE if batch.offset is None else batch.offset,
+        batch.weight,
+        coef,
+        aux,
+        model.gate.fused_inputs(theta.gate),
+    )
+    return tuple(map(np.ascontiguousarray, arrays))
+
+
+def _source(design: Array | Columns) -> tuple[Array, bool, int, Array, Array, Array]:
+    """Where the kernel finds a design: values, layout, first row, columns, shift and factor."""
+    if not isinstance(design, Columns):
+        return np.ascontiguousarray(design), False, 0, *_as_they_are(design.shape[1])
+    values = design.values
+    plan = design.index, design.shift, design.factor
+    if values.flags.c_contiguous:
+        return values, False, design.start, *plan
+    if values.flags.f_contiguous:
+        return values.T, True, design.start, *plan
+    return np.ascontiguousarray(values[design.start : design.stop]), False, 0, *plan
+
+
+@functools.cache
+def _as_they_are(p: int) -> tuple[Array, Array, Array]:
+    return np.arange(p), np.zeros(p), np.ones(p)
 
 
 @functools.cache

@@ -20,6 +20,7 @@ from mixexperts.em.init import (
     split_worst,
 )
 from mixexperts.em.monitor import Monitor
+from mixexperts.em.newton import Newton
 
 #: Two starts reached the same optimum if their objectives differ by less than this, in units
 #: of log-likelihood.
@@ -77,7 +78,7 @@ def run_start(
 ) -> EMResult:
     """Run one start to its end; ``sample`` is the block of rows that starts are made from."""
     monitor = Monitor(settings.max_iter, settings.tol)
-    accelerator = Anderson()
+    accelerator, newton = Anderson(), Newton(model)
     running = checkpoint.running.get(index) if checkpoint else None
     if running is None:
         share = float(sample.weight.sum()) / sum(float(block.weight.sum()) for block in blocks)
@@ -87,8 +88,9 @@ def run_start(
         # The pass that found these parameters is made again: it is counted once.
         monitor.n_iter, monitor.history = running.n_iter - 1, running.history[:-1]
         accelerator.restore(running.memory)
+        newton.restore(running.newton)
     if checkpoint:
-        monitor.callback = _Reporter(checkpoint, index, accelerator, list(monitor.history))
+        monitor.callback = _Reporter(checkpoint, index, accelerator, newton, list(monitor.history))
     executor = local_executor(min(len(blocks), settings.n_threads or len(blocks)))
     try:
         return fit_em(
@@ -99,9 +101,16 @@ def run_start(
             executor=executor,
             backend=settings.backend,
             accelerate=accelerator if settings.accelerate else False,
+            newton=newton if settings.accelerate else False,
+            sample=sample if _is_part(sample, blocks) else None,
         )
     finally:
         executor.close()
+
+
+def _is_part(sample: Batch, blocks: Sequence[Batch]) -> bool:
+    """Whether the sample holds fewer rows than the data."""
+    return sample.n_rows < sum(block.n_rows for block in blocks)
 
 
 @dataclass(frozen=True)
@@ -236,13 +245,13 @@ class _Reporter:
     checkpoint: Checkpoint
     index: int
     accelerator: Anderson
+    newton: Newton
     history: list[float]
 
     def __call__(self, theta: Theta, objective: float, n_iter: int) -> None:
         self.history.append(objective)
-        self.checkpoint.advance(
-            self.index, Running(theta, n_iter, list(self.history), self.accelerator.state())
-        )
+        memories = self.accelerator.state(), self.newton.state()
+        self.checkpoint.advance(self.index, Running(theta, n_iter, list(self.history), *memories))
 
 
 class _Progress:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +14,30 @@ from mixexperts._design import DesignMap
 from mixexperts._registry import register
 from mixexperts.errors import UnsupportedCombinationError
 from mixexperts.penalties.base import Penalty
+
+
+@dataclass(frozen=True, slots=True)
+class Derivatives:
+    """Derivatives of the log density of each row under each expert in T linear predictors.
+
+    Predictor t of expert k is ``designs[t] @ coefficients``; :meth:`Expert.pack` holds the
+    coefficients predictor by predictor and, within one, expert by expert.
+
+    Attributes
+    ----------
+    designs : tuple of T ndarrays of shape (n, p_t)
+    slope : ndarray of shape (T, n, K)
+        First derivatives.
+    curve : ndarray of shape (T, T, n, K)
+        Second derivatives with the sign changed.
+    tied : tuple of T bool
+        Predictors whose coefficients all experts share.
+    """
+
+    designs: tuple[Array, ...]
+    slope: Array
+    curve: Array
+    tied: tuple[bool, ...]
 
 
 class Expert(ABC):
@@ -29,6 +54,9 @@ class Expert(ABC):
 
     #: Elementwise part in the fused kernels; None: passes run on the methods below.
     fused_code: ClassVar[int | None] = None
+
+    #: Whether the family has :meth:`derivatives`; else the engine takes no Newton steps.
+    has_derivatives: ClassVar[bool] = False
 
     #: Experts look at features; a family that does not says so.
     uses_features: ClassVar[bool] = True
@@ -66,6 +94,10 @@ class Expert(ABC):
     def update(self, params: Params, stats: Stats, penalty: Penalty) -> Params:
         """New parameters that raise the expected penalised log-likelihood."""
 
+    def fused_response(self, y: Array) -> tuple[Array, Array]:
+        """Response (n,) and, of binomial families, numbers of trials (n,), else (0,)."""
+        return y, np.empty(0)
+
     def fused_inputs(self, params: Params) -> tuple[Array, Array]:
         """Coefficients (K, p) and the auxiliary parameter (K,) of the fused kernels."""
         raise self._lacks("fused_inputs")
@@ -95,6 +127,14 @@ class Expert(ABC):
         By Fisher's identity it equals the gradient of the expected complete
         log-likelihood at the parameters where the statistics were taken.
         """
+
+    def derivatives(self, params: Params, batch: Batch) -> Derivatives:
+        """First and second derivatives of the log density in its linear predictors."""
+        raise self._lacks("derivatives")
+
+    def tie(self, params: Params, information: Array) -> Array:
+        """An information matrix, the experts' parameters last, with shared ones added up."""
+        return information
 
     @abstractmethod
     def n_params(self, params: Params) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from mixexperts._batch import Array, Batch, Params, Stats
 from mixexperts._design import DesignMap
 from mixexperts.errors import InvalidResponseError
-from mixexperts.experts.base import Expert
+from mixexperts.experts.base import Derivatives, Expert
 from mixexperts.kernels import numpy_ as kernels
 from mixexperts.penalties.base import NoPenalty, Penalty
 
@@ -52,6 +52,7 @@ class Gaussian(Expert):
     param_names: ClassVar[tuple[str, ...]] = ("coef", "scale")
     affine_response: ClassVar[bool] = True
     fused_code: ClassVar[int | None] = 0
+    has_derivatives: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if isinstance(self.degree, bool) or not isinstance(self.degree, int | np.integer):
@@ -168,6 +169,28 @@ class Gaussian(Expert):
         if self.shared_scale:
             log_scale = log_scale.sum(keepdims=True)
         return np.concatenate([(stats["cross"] / variance[:, None]).ravel(), log_scale])
+
+    def derivatives(self, params: Params, batch: Batch) -> Derivatives:
+        """In the mean and in the logarithm of the scale."""
+        precision = params["scale"] ** -2
+        residual = self._residual(params, batch)
+        slope, square = residual * precision, residual**2 * precision
+        flat = np.broadcast_to(precision, residual.shape)
+        return Derivatives(
+            (batch.X, np.ones((batch.n_rows, 1))),
+            np.stack([slope, square - 1.0]),
+            np.stack([[flat, 2.0 * slope], [2.0 * slope, 2.0 * square]]),
+            (False, self.shared_scale),
+        )
+
+    def tie(self, params: Params, information: Array) -> Array:
+        if not self.shared_scale:
+            return information
+        cut = len(information) - len(params["scale"])
+        merge = np.eye(len(information), cut + 1)
+        merge[cut:, cut] = 1.0
+        tied: Array = merge.T @ information @ merge
+        return tied
 
     def n_params(self, params: Params) -> int:
         return int(params["coef"].size) + (1 if self.shared_scale else len(params["scale"]))

@@ -27,6 +27,9 @@ class Gate(ABC):
     #: Whether the gate looks at features at all.
     uses_features: ClassVar[bool] = True
 
+    #: Whether the gate has a :meth:`logit_design`; else the engine takes no Newton steps.
+    has_logits: ClassVar[bool] = False
+
     #: Kind of gate in the fused kernels; None: passes run on the methods below.
     fused_code: ClassVar[int | None] = None
 
@@ -68,6 +71,13 @@ class Gate(ABC):
         (K (K - 1) / 2, q, q) the blocks a >= b, row by row.
         """
         raise NotImplementedError(f"gate {self.name!r} has no fused pass")
+
+    def logit_design(self, params: Params, batch: Batch) -> Array:
+        """Design (u, q) of the K - 1 logits whose softmax the mixing weights are.
+
+        :meth:`pack` holds their coefficients, logit by logit.
+        """
+        raise NotImplementedError(f"gate {self.name!r} is not linear in logits")
 
     @abstractmethod
     def pack(self, params: Params) -> Array:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from mixexperts._batch import Array, Batch, Params, Stats
+from mixexperts._batch import Array, Batch, Params, Stats, dense
 from mixexperts._design import DesignMap
 from mixexperts.gates.base import Gate
 from mixexperts.kernels import numpy_ as kernels
@@ -46,6 +46,7 @@ class Softmax(Gate):
     fit_intercept: bool = True
     name: ClassVar[str] = "softmax"
     fused_code: ClassVar[int | None] = 1
+    has_logits: ClassVar[bool] = True
 
     def init_params(self, batch: Batch, resp: Array, rng: np.random.Generator) -> Params:
         """A few ridge-damped Newton steps towards the responsibilities."""
@@ -105,6 +106,10 @@ class Softmax(Gate):
         centred: Array = params["coef"] - params["coef"].mean(axis=0)
         return centred
 
+    def logit_design(self, params: Params, batch: Batch) -> Array:
+        design: Array = dense(batch.Z)
+        return design
+
     def pack(self, params: Params) -> Array:
         return params["coef"][:-1].ravel()
 
@@ -146,6 +151,7 @@ class Constant(Gate):
 
     name: ClassVar[str] = "constant"
     fused_code: ClassVar[int | None] = 0
+    has_logits: ClassVar[bool] = True
     uses_features: ClassVar[bool] = False
 
     def init_params(self, batch: Batch, resp: Array, rng: np.random.Generator) -> Params:
@@ -173,6 +179,9 @@ class Constant(Gate):
 
     def update(self, params: Params, stats: Stats, penalty: Penalty) -> Params:
         return self._from_mass(stats["mass"])
+
+    def logit_design(self, params: Params, batch: Batch) -> Array:
+        return np.ones((batch.n_units, 1))
 
     def pack(self, params: Params) -> Array:
         log_weight = params["log_weight"]

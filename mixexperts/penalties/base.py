@@ -80,6 +80,10 @@ class Penalty(ABC):
     def gradient(self, coef: Array, penalized: Array) -> Array:
         """Gradient at ``coef`` (..., p), of the same shape."""
 
+    def curvature(self, coef: Array, penalized: Array) -> Array | None:
+        """Diagonal of the Hessian at ``coef`` (..., p), of the same shape; None if not smooth."""
+        return None
+
     @abstractmethod
     def minimize_quadratic(self, hess: Array, grad: Array, coef: Array, penalized: Array) -> Array:
         """Step d (p,) that minimises ``d @ hess @ d / 2 - grad @ d + value(coef + d)``."""
@@ -102,6 +106,9 @@ class NoPenalty(Penalty):
         return 0.0
 
     def gradient(self, coef: Array, penalized: Array) -> Array:
+        return np.zeros_like(coef)
+
+    def curvature(self, coef: Array, penalized: Array) -> Array | None:
         return np.zeros_like(coef)
 
     def minimize_quadratic(self, hess: Array, grad: Array, coef: Array, penalized: Array) -> Array:
@@ -143,6 +150,9 @@ class Ridge(Penalty):
     def gradient(self, coef: Array, penalized: Array) -> Array:
         gradient: Array = self.alpha * coef * penalized
         return gradient
+
+    def curvature(self, coef: Array, penalized: Array) -> Array | None:
+        return np.broadcast_to(self.alpha * penalized, coef.shape)
 
     def minimize_quadratic(self, hess: Array, grad: Array, coef: Array, penalized: Array) -> Array:
         weight = self.alpha * penalized

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from mixexperts._batch import Batch, Theta
+from mixexperts._batch import Batch, Columns, Theta, tree_sum
 from mixexperts.em import Model
 from mixexperts.em.passes import choose_pass
 from mixexperts.errors import UnsupportedCombinationError
@@ -130,6 +130,42 @@ def test_rows_without_support_are_seen_alike(value, case):
     assert right == pytest.approx(left, rel=1e-12)
 
 
+@pytest.mark.parametrize("order", ["C", "F", "strided"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_columns_made_by_the_kernel(order, dtype):
+    """Raw features, standardised as they are read, against the design made beforehand."""
+    rng = np.random.default_rng(4)
+    n, k = 700, 3
+    raw = rng.normal(50.0, 3.0, size=(n, 8)).astype(dtype)
+    raw = {"C": raw, "F": np.asfortranarray(raw), "strided": np.repeat(raw, 2, axis=1)[:, ::2]}[
+        order
+    ]
+    columns = Columns(
+        raw, 100, 650, np.array([-1, 6, 0, 3]), np.array([0, 50.0, 49.0, 51.0]),
+        np.array([1.0, 0.3, 0.4, 0.5]),
+    )  # fmt: skip
+    other = Columns(raw, 100, 650, np.array([5, 2]), np.array([50.0, 50.0]), np.array([0.3, 1.0]))
+    values = raw[100:650].astype(float)
+    assert_allclose(columns.dense()[:, 1], (values[:, 6] - 50.0) * 0.3, rtol=1e-12, atol=1e-12)
+    theta = Theta(
+        {"coef": np.vstack([rng.standard_normal((k - 1, 2)), np.zeros(2)])},
+        {"coef": rng.standard_normal((k, 4)), "scale": rng.uniform(0.5, 2, k)},
+    )
+    same = Theta({"coef": np.vstack([rng.standard_normal((k - 1, 4)), np.zeros(4)])}, theta.expert)
+    model = Model(Softmax(), Gaussian())
+    y, weight = rng.standard_normal(550), rng.uniform(0, 2, 550)
+    for parameters, batch in (
+        (theta, Batch(y, {"mean": columns}, other, weight)),
+        (same, Batch(y, {"mean": columns}, columns, weight)),
+    ):
+        assert_same(model, parameters, batch)
+        plain = choose_pass(model, "numpy")(model, parameters, batch)
+        blocks = [choose_pass(model, "numba")(model, parameters, b) for b in batch.split(129)]
+        for name, value in tree_sum(blocks).items():
+            scale = np.abs(plain[name]).max(initial=1.0)
+            assert_allclose(value, plain[name], rtol=0, atol=TOL * scale, err_msg=name)
+
+
 def test_whole_fits_agree(case):
     from mixexperts.em import fit_em
 
@@ -138,16 +174,3 @@ def test_whole_fits_agree(case):
     assert fused.status == plain.status
     assert fused.log_likelihood == pytest.approx(plain.log_likelihood, abs=1e-8)
     assert_allclose(model.pack(fused.theta), model.pack(plain.theta), atol=1e-3)
-
-
-def test_exponential_is_within_one_unit_in_the_last_place():
-    from mixexperts.kernels import numba_
-
-    x = np.concatenate([np.linspace(-708.0, 0.0, 400_001), np.linspace(-1e-3, 1e-3, 1001)])
-    made = x.copy()
-    numba_.exp_rows(made, len(made))
-    assert (np.abs(made - np.exp(x)) <= np.spacing(np.exp(x))).all()
-    edge = np.array([-709.0, -1e300, -np.inf, np.nan])
-    numba_.exp_rows(edge, 4)
-    assert edge[:3].tolist() == [0.0, 0.0, 0.0]
-    assert np.isnan(edge[3])

@@ -1,0 +1,207 @@
+"""Elementwise parts of the fused pass: a pair of functions per family of experts, and the gates.
+
+A family's ``_density`` turns the linear predictors of a block into means and log densities; its
+``_moments`` turn responsibilities into Gram weights (curvature) and weighted slopes, and add up
+masses, squares and fitted means. Inputs of m rows are read and written in place.
+"""
+
+from __future__ import annotations
+
+import math
+
+from numba import njit
+
+from mixexperts.kernels._numba_math import EXACT, FAST, exp, log1p_unit, log_factorial
+from mixexperts.kernels._numba_sums import add_scaled
+
+#: Codes of the families.
+GAUSSIAN, POISSON, BINOMIAL = 0, 1, 2
+#: Codes of the gates.
+CONSTANT, SOFTMAX, GAUSSIAN_GATE = 0, 1, 2
+
+_HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
+# Largest exponent that does not overflow.
+_TOP = 709.0
+
+
+# --- elementwise parts of the families ---------------------------------------------------------
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _gaussian_density(y, mean, scale, log_f, m):
+    inverse = 1.0 / scale
+    constant = -math.log(scale) - _HALF_LOG_TWO_PI
+    for i in range(m):
+        scaled = (y[i] - mean[i]) * inverse
+        log_f[i] = constant - 0.5 * scaled * scaled
+
+
+@njit(fastmath=EXACT, error_model="numpy")
+def _poisson_density(y, mean, log_f, m):
+    for i in range(m):
+        eta = mean[i]
+        rate = exp(min(eta, _TOP))
+        mean[i] = rate
+        log_f[i] = y[i] * eta - rate
+
+
+@njit(fastmath=EXACT, error_model="numpy")
+def _binomial_density(y, trials, mean, log_f, m):
+    for i in range(m):
+        eta = mean[i]
+        size = abs(eta)
+        small = exp(-size)
+        probability = 1.0 / (1.0 + small)
+        mean[i] = probability if eta >= 0.0 else small * probability
+        softplus = max(eta, 0.0) + log1p_unit(small)
+        log_f[i] = y[i] * eta - trials[i] * softplus
+
+
+@njit
+def density(code, y, trials, mean, aux, log_f, m):
+    """Log density of a block under one expert; replaces the linear predictor by the mean.
+
+    What does not depend on the expert is left to :func:`constant`.
+    """
+    if code == GAUSSIAN:
+        _gaussian_density(y, mean, aux, log_f, m)
+    elif code == POISSON:
+        _poisson_density(y, mean, log_f, m)
+    else:
+        _binomial_density(y, trials, mean, log_f, m)
+
+
+@njit
+def constant(code, y, trials, out, m):
+    """The part of the log density that is common to all experts."""
+    for i in range(m):
+        if code == POISSON:
+            out[i] = -log_factorial(y[i])
+        elif code == BINOMIAL:
+            failures = log_factorial(trials[i] - y[i])
+            out[i] = log_factorial(trials[i]) - log_factorial(y[i]) - failures
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _gaussian_moments(y, mean, w, v, sums, k, m):
+    mass = squares = fitted = 0.0
+    for i in range(m):
+        residual = y[i] - mean[i]
+        weighted = w[i] * residual
+        mass += w[i]
+        squares += weighted * residual
+        fitted += w[i] * mean[i]
+        v[i] = weighted
+    sums[0, k] += mass
+    sums[1, k] += squares
+    sums[2, k] += fitted
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _poisson_moments(y, mean, w, v, sums, k, m):
+    mass = fitted = 0.0
+    for i in range(m):
+        weighted = w[i] * mean[i]
+        mass += w[i]
+        fitted += weighted
+        v[i] = w[i] * (y[i] - mean[i])
+        w[i] = weighted
+    sums[0, k] += mass
+    sums[2, k] += fitted
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _binomial_moments(y, trials, mean, w, v, sums, k, m):
+    mass = fitted = 0.0
+    for i in range(m):
+        weighted = w[i] * trials[i]
+        mass += w[i]
+        fitted += w[i] * mean[i]
+        v[i] = w[i] * y[i] - weighted * mean[i]
+        w[i] = weighted * mean[i] * (1.0 - mean[i])
+    sums[0, k] += mass
+    sums[2, k] += fitted
+
+
+@njit
+def moments(code, y, trials, mean, w, v, sums, k, m):
+    """Turn weights ``w`` into Gram weights, make weighted slopes ``v``, add to the sums."""
+    if code == GAUSSIAN:
+        _gaussian_moments(y, mean, w, v, sums, k, m)
+    elif code == POISSON:
+        _poisson_moments(y, mean, w, v, sums, k, m)
+    else:
+        _binomial_moments(y, trials, mean, w, v, sums, k, m)
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def slopes(code, y, trials, mean, scale, slope, curve, k, n_experts, m):
+    """Derivatives in the linear predictors of expert k: first ones, second ones negated.
+
+    Gaussian experts have two predictors, mean and log scale, and so the three rows
+    k, k + K and k + 2 K of ``curve``: mean with mean, mean with log scale, log scale with itself.
+    """
+    s, c = slope[k], curve[k]
+    if code == GAUSSIAN:
+        t, d, e = slope[k + n_experts], curve[k + n_experts], curve[k + 2 * n_experts]
+        precision = 1.0 / (scale * scale)
+        for i in range(m):
+            residual = y[i] - mean[i]
+            s[i] = residual * precision
+            square = residual * s[i]
+            t[i] = square - 1.0
+            c[i] = precision
+            d[i] = 2.0 * s[i]
+            e[i] = 2.0 * square
+    elif code == POISSON:
+        for i in range(m):
+            s[i] = y[i] - mean[i]
+            c[i] = mean[i]
+    else:
+        for i in range(m):
+            s[i] = y[i] - trials[i] * mean[i]
+            c[i] = trials[i] * mean[i] * (1.0 - mean[i])
+
+
+# --- the gates ---------------------------------------------------------------------------------
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def gaussian_score(row, Zt, q, m, u, score):
+    """``c - |A z - b|^2 / 2``; ``row`` holds c, then b_a and A[a, 0..a] for each a."""
+    for i in range(m):
+        score[i] = row[0]
+    t = 1
+    for a in range(q):
+        for i in range(m):
+            u[i] = -row[t]
+        for b in range(a + 1):
+            add_scaled(u, row[t + 1 + b], Zt[b], m)
+        for i in range(m):
+            score[i] -= 0.5 * u[i] * u[i]
+        t += a + 2
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def softmax_rows(prob, resp, weight, total, n_experts, m, V, W):
+    """Gate residuals into V, weights of the gate's information blocks into W."""
+    free = n_experts - 1
+    for i in range(m):
+        total[i] = 1.0 / total[i]
+    for a in range(free):
+        p, r, v = prob[a], resp[a], V[a]
+        for i in range(m):
+            p[i] = p[i] * total[i]
+            v[i] = r[i] - weight[i] * p[i]
+    t = 0
+    for a in range(free):
+        p = prob[a]
+        for b in range(a):
+            other, out = prob[b], W[t]
+            for i in range(m):
+                out[i] = -weight[i] * p[i] * other[i]
+            t += 1
+        out = W[t]
+        for i in range(m):
+            out[i] = weight[i] * p[i] * (1.0 - p[i])
+        t += 1
