@@ -388,14 +388,16 @@ def _start_sample(batch: Batch, features: Array, seed: int) -> Batch:
         threshold = priority[rows[_START_ROWS]]
         rows = np.sort(rows[:_START_ROWS])
         features = features[rows]
+        designs = {name: take_rows(design, rows) for name, design in batch.designs.items()}
         batch = replace(
             batch,
             y=batch.y[rows],
-            designs={name: take_rows(design, rows) for name, design in batch.designs.items()},
-            Z=take_rows(batch.Z, rows),
+            designs=designs,
+            Z=designs["mean"] if batch.same_design else take_rows(batch.Z, rows),
             weight=np.maximum(batch.weight[rows], threshold),
             offset=None if batch.offset is None else batch.offset[rows],
         )
+    batch = batch.dense()
     return replace(batch, designs={**batch.designs, "features": features})
 
 

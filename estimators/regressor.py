@@ -98,7 +98,9 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         Effective rows of each expert.
     restarts_ : DataFrame
         One row per start: ``init``, ``log_likelihood``, ``objective``, ``status``, ``n_iter``,
-        ``min_share``, ``min_scale``, ``flag``, ``reached_best``.
+        ``min_share``, ``min_scale``, ``flag``, ``reached_best``. With many rows (20,000 and
+        more) all starts run on a sample first, and those that lead to its three best optima on
+        all rows; the others have status ``screened`` and no log-likelihood.
     n_parameters_ : int
         Number of free parameters.
     weight_sum_ : float

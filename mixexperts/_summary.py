@@ -53,13 +53,21 @@ def summary(results: MoEResults, escape: Callable[[str], str] = str) -> Any:
 def notes(results: MoEResults) -> list[str]:
     """What a reader of the numbers must know; see :meth:`MoEResults.notes`."""
     est = results.estimator
-    reached, total = int(results.restarts["reached_best"].sum()), len(results.restarts)
+    reached = int(results.restarts["reached_best"].sum())
+    screened = int((results.restarts["status"] == "screened").sum())
+    total = len(results.restarts) - screened
     notes = ["Experts are numbered by the mean fitted response of their rows, lowest first."]
     if results.n_experts > 1:
         notes.append(f"The gate's reference is expert {results.n_experts}.")
-        advice = " only; more (n_init) may find a better one" if reached == 1 < total else ""
+        alone = reached == 1 < total and not screened
+        advice = " only; more (n_init) may find a better one" if alone else ""
         notes.append(
             f"The best sound log-likelihood was reached by {reached} of {total} starts{advice}."
+        )
+    if screened:
+        notes.append(
+            f"{screened} more starts ran on a sample of the rows only and led to no better optimum "
+            "there, or to the same."
         )
     if results.n_dropped:
         notes.append(f"{results.n_dropped} rows with missing values were left out.")

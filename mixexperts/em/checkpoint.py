@@ -70,6 +70,8 @@ class Checkpoint:
         self.seed = seed
         self.done: dict[int, EMResult] = {}
         self.running: dict[int, Running] = {}
+        #: Results on the sample, where starts are screened on one.
+        self.sampled: dict[int, EMResult] = {}
         self._written = time.monotonic()
         if self.path.exists():
             self._read()
@@ -84,6 +86,7 @@ class Checkpoint:
         self.seed = tree["seed"]
         self.done = tree["done"]
         self.running = tree["running"]
+        self.sampled = tree["sampled"]
 
     def finish(self, index: int, result: EMResult) -> None:
         """Note a finished start."""
@@ -104,6 +107,7 @@ class Checkpoint:
             "seed": self.seed,
             "done": self.done,
             "running": self.running,
+            "sampled": self.sampled,
         }
         write_archive(self.path, "checkpoint", tree)
         self._written = time.monotonic()

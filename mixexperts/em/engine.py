@@ -52,7 +52,8 @@ class EMResult:
     history : ndarray of shape (n_accepted,)
         Objective after each accepted pass; it never falls.
     status : str
-        ``converged``, ``max_iter``, ``degenerate``, ``diverged`` or ``monotonicity_lost``.
+        ``converged``, ``max_iter``, ``degenerate``, ``diverged`` or ``monotonicity_lost``; or
+        ``screened``: the start ran on a sample only and did not go on to all rows.
     n_iter : int
         Passes over the data.
     n_backtracks : int

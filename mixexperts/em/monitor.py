@@ -13,7 +13,9 @@ from mixexperts._batch import Array
 if TYPE_CHECKING:
     from mixexperts._batch import Theta
 
-Status: TypeAlias = Literal["converged", "max_iter", "degenerate", "diverged", "monotonicity_lost"]
+Status: TypeAlias = Literal[
+    "converged", "max_iter", "degenerate", "diverged", "monotonicity_lost", "screened"
+]
 STATUSES: tuple[str, ...] = get_args(Status)
 
 

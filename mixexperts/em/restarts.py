@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from mixexperts.em.init import (
 )
 from mixexperts.em.monitor import Monitor
 from mixexperts.em.newton import Newton
+from mixexperts.em.screening import finalists, run_on_sample, screened
 
 #: Two starts reached the same optimum if their objectives differ by less than this, in units
 #: of log-likelihood.
@@ -79,10 +80,12 @@ def run_start(
     """Run one start to its end; ``sample`` is the block of rows that starts are made from."""
     monitor = Monitor(settings.max_iter, settings.tol)
     accelerator, newton = Anderson(), Newton(model)
+    if _is_part(sample, blocks):
+        newton.next_try = 0  # the start comes from an optimum of the sample
     running = checkpoint.running.get(index) if checkpoint else None
     if running is None:
-        share = float(sample.weight.sum()) / sum(float(block.weight.sum()) for block in blocks)
-        theta = start.parameters(model.rescaled(share), sample, settings.n_experts, settings.seed)
+        scaled = model.rescaled(_share(sample, blocks))
+        theta = start.parameters(scaled, sample, settings.n_experts, settings.seed)
     else:
         theta = running.theta
         # The pass that found these parameters is made again: it is counted once.
@@ -176,13 +179,20 @@ def fit_restarts(
     running start stands before it is passed on.
     """
     done: dict[int, EMResult] = dict(checkpoint.done) if checkpoint else {}
-    todo = [i for i in range(len(starts)) if i not in done]
+    going_on = list(starts)
     with _Progress(len(starts), settings.n_experts, verbose, log_jacobian) as progress:
-        for i, result in done.items():
-            progress.show(starts[i], result)
         try:
+            if _is_part(sample, blocks):
+                going_on, dropped = _screen(
+                    model, blocks, sample, starts, settings, n_jobs, checkpoint
+                )
+                done |= dropped
+                n_jobs = None  # few runs over many rows: the threads go inside them
+            for i, result in done.items():
+                progress.show(starts[i], result)
+            todo = [i for i in range(len(starts)) if i not in done]
             for i, result in _run(
-                model, blocks, sample, starts, settings, todo, n_jobs, checkpoint
+                model, blocks, sample, going_on, settings, todo, n_jobs, checkpoint
             ):
                 done[i] = result
                 progress.show(starts[i], result)
@@ -229,6 +239,52 @@ def _thread_pools() -> Any:
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
+
+
+def _screen(
+    model: Model,
+    blocks: Sequence[Batch],
+    sample: Batch,
+    starts: Sequence[Start],
+    settings: Settings,
+    n_jobs: int | None,
+    checkpoint: Checkpoint | None,
+) -> tuple[list[Start], dict[int, EMResult]]:
+    """Run all starts on the sample; those that go on, begun there, and what is left of others."""
+    from joblib import Parallel, delayed
+
+    model = model.rescaled(_share(sample, blocks))
+    results = dict(checkpoint.sampled) if checkpoint else {}
+    todo = [i for i in range(len(starts)) if i not in results]
+    tasks = (delayed(_sampled)(i, model, sample, starts[i], settings) for i in todo)
+    for i, result in Parallel(n_jobs=n_jobs, return_as="generator_unordered")(tasks):
+        results[i] = result
+        if checkpoint:
+            checkpoint.sampled[i] = result
+    if checkpoint:
+        checkpoint.write()
+    chosen = finalists(results, sample)
+    going_on = [
+        replace(start, theta=results[i].theta) if results[i].sound else start
+        for i, start in enumerate(starts)
+    ]
+    return going_on, {i: screened(r) for i, r in results.items() if i not in chosen}
+
+
+def _sampled(
+    index: int, model: Model, sample: Batch, start: Start, settings: Settings
+) -> tuple[int, EMResult]:
+    with _thread_pools().limit(limits=1, user_api="blas"):
+        theta = start.parameters(model, sample, settings.n_experts, settings.seed)
+        result = run_on_sample(
+            model, sample, theta, settings.max_iter, settings.accelerate, settings.backend
+        )
+    return index, result
+
+
+def _share(sample: Batch, blocks: Sequence[Batch]) -> float:
+    """Weight of the sample over that of all rows."""
+    return float(sample.weight.sum()) / sum(float(block.weight.sum()) for block in blocks)
 
 
 def _indexed(
@@ -283,6 +339,9 @@ class _Progress:
         if self.bar is None:
             return
         rank = result.rank
+        if result.status == "screened":
+            self.bar.update()
+            return
         if rank[0] == self.best[0] and abs(rank[1] - self.best[1]) < SAME_OPTIMUM:
             self.times += 1
         elif rank > self.best:

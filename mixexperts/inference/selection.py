@@ -22,7 +22,7 @@ class Selection:
     table : DataFrame
         Indexed by ``n_experts``; columns ``log_likelihood``, ``df``, the criteria (lower is
         better), ``status``, ``reached_best`` (starts that reached the best solution),
-        ``n_starts``, ``min_share``, ``flag``.
+        ``n_starts`` (those that ran on all rows), ``min_share``, ``flag``.
     estimators : dict
         Fitted estimator for each number of experts.
     criterion : str
@@ -224,7 +224,7 @@ def _row(
     row |= {
         "status": fitted.status_,
         "reached_best": int(table["reached_best"].sum()),
-        "n_starts": len(table),
+        "n_starts": int((table["status"] != "screened").sum()),
         "min_share": float(fitted.mass_.min() / fitted.mass_.sum()),
         "flag": "; ".join(flags),
     }

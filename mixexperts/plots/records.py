@@ -58,9 +58,9 @@ def restarts_frame(model: Any) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One row per start: ``rank`` (from 1), ``start``, ``init``, ``log_likelihood``,
-        ``status``, ``degenerate`` (whether the solution is degenerate or failed otherwise, and
-        thus never preferred) and ``reached_best``.
+        One row per start that ran on all rows: ``rank`` (from 1), ``start``, ``init``,
+        ``log_likelihood``, ``status``, ``degenerate`` (whether the solution is degenerate or
+        failed otherwise, and thus never preferred) and ``reached_best``.
 
     Raises
     ------
@@ -70,6 +70,7 @@ def restarts_frame(model: Any) -> pd.DataFrame:
     table = fitted(model).restarts_
     columns = ["init", "log_likelihood", "status", "reached_best"]
     frame: pd.DataFrame = table[columns].rename_axis("start").reset_index()
+    frame = frame[frame["status"] != "screened"]  # no log-likelihood on all rows
     frame["degenerate"] = ~frame["status"].isin(SOUND)
     frame = frame.sort_values("log_likelihood", ascending=False, kind="stable", ignore_index=True)
     frame.insert(0, "rank", np.arange(1, len(frame) + 1))

@@ -1,0 +1,71 @@
+"""Many starts on many rows: all run on a sample first, and the best few go on to all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from mixexperts._batch import Batch, Theta
+from mixexperts.em.engine import EMResult, fit_em
+from mixexperts.em.model import Model
+from mixexperts.em.monitor import Monitor
+
+# Runs on the sample stop this close to their optimum, in units of its own log-likelihood: as an
+# estimate of the optimum of all rows it is off by about half a unit per parameter.
+_CLOSE = 0.02
+# Optima of the sample that lie this close are taken as one.
+_SAME = 0.1
+#: Most optima of the sample that go on to all rows.
+FINALISTS = 3
+
+
+def run_on_sample(
+    model: Model, sample: Batch, theta: Theta, max_iter: int, accelerate: bool, backend: str
+) -> EMResult:
+    """Run one start on the sample, whose weights stand for all rows."""
+    unit = float(sample.weight.sum()) / sample.n_units
+    return fit_em(
+        model,
+        sample,
+        theta,
+        monitor=Monitor(max_iter, _CLOSE * unit),
+        accelerate=accelerate,
+        backend=backend,
+    )
+
+
+def finalists(results: Mapping[int, EMResult], sample: Batch) -> list[int]:
+    """Starts that go on: the first to reach each of the best distinct optima of the sample.
+
+    Where no start is sound on the sample, all go on, each from where it began.
+    """
+    sound = [i for i, result in results.items() if result.sound]
+    if not sound:
+        return sorted(results)
+    same = _SAME * float(sample.weight.sum()) / sample.n_units
+    chosen: list[int] = []
+    for i in sorted(sound, key=lambda i: (-results[i].objective, i)):
+        apart = [abs(results[i].objective - results[j].objective) > same for j in chosen]
+        if all(apart) and len(chosen) < FINALISTS:
+            chosen.append(i)
+    # of those that reached one optimum the first start goes on, whichever rounds up
+    return sorted(
+        min(j for j in sound if abs(results[j].objective - results[i].objective) <= same)
+        for i in chosen
+    )
+
+
+def screened(result: EMResult) -> EMResult:
+    """What is kept of a start that did not go on: its likelihood on all rows is not known."""
+    unknown = float("nan")
+    return replace(
+        result,
+        log_likelihood=unknown,
+        objective=unknown,
+        history=np.empty(0),
+        status="screened",
+        n_iter=0,
+        predicted_gain=unknown,
+    )

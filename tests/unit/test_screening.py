@@ -1,0 +1,98 @@
+"""Many starts on many rows: all on a sample, the best few on all rows."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+import mixexperts as mx
+from mixexperts.em import restarts
+from mixexperts.estimators import _base
+
+
+@pytest.fixture
+def data(monkeypatch):
+    """Rows enough for two samples of 400 and for a block of 700."""
+    monkeypatch.setattr(_base, "_START_ROWS", 400)
+    monkeypatch.setattr(_base, "_BLOCK_ROWS", 700)
+    X, y, _ = mx.datasets.make_moe_regression(
+        n_samples=3000, n_features=2, n_experts=3, noise=0.4, random_state=3
+    )
+    return X, y
+
+
+def fit(X, y, **options):
+    options = {"n_init": 8, "random_state": 0} | options
+    return mx.MoERegressor(3, **options).fit(X, y)
+
+
+def test_only_the_best_few_run_on_all_rows(data):
+    est = fit(*data)
+    table = est.restarts_
+    kept = table["status"] != "screened"
+    assert 1 <= kept.sum() <= 3
+    assert table["log_likelihood"].notna().tolist() == kept.tolist()
+    assert (table.loc[~kept, "n_iter"] == 0).all()
+    assert not table.loc[~kept, "reached_best"].any()
+    assert est.converged_
+    assert (np.diff(est.history_) >= -1e-8).all()
+
+
+def test_the_optimum_is_that_of_starts_on_all_rows(data, monkeypatch):
+    screened = fit(*data)
+    monkeypatch.setattr(_base, "_START_ROWS", 10_000)
+    whole = fit(*data)
+    assert (whole.restarts_["status"] != "screened").all()
+    assert screened.log_likelihood_ == pytest.approx(whole.log_likelihood_, abs=1e-6)
+    assert_allclose(screened.coef_, whole.coef_, atol=1e-4)
+    passes = [table["n_iter"].sum() for table in (screened.restarts_, whole.restarts_)]
+    assert passes[0] < passes[1] / 2
+
+
+def test_workers_and_checkpoints_change_nothing(data, tmp_path):
+    alone = fit(*data)
+    for options in ({"n_jobs": 2}, {"checkpoint": tmp_path / "fit.ckpt"}):
+        other = fit(*data, **options)
+        assert other.log_likelihood_ == alone.log_likelihood_
+        assert other.restarts_["status"].tolist() == alone.restarts_["status"].tolist()
+
+
+def test_an_interrupted_fit_goes_on_from_the_sample(data, tmp_path, monkeypatch):
+    whole = fit(*data)
+    path = tmp_path / "fit.ckpt"
+    calls, run = [], restarts.fit_em
+
+    def interrupted(*args, **options):
+        calls.append(1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(restarts, "fit_em", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit(*data, checkpoint=path)
+    monkeypatch.setattr(restarts, "fit_em", run)
+    sampled = []
+    original = restarts.run_on_sample
+    monkeypatch.setattr(restarts, "run_on_sample", lambda *a: sampled.append(1) or original(*a))
+    resumed = fit(*data, checkpoint=path)
+    assert calls
+    assert not sampled
+    assert resumed.log_likelihood_ == whole.log_likelihood_
+    assert_allclose(resumed.coef_, whole.coef_, rtol=0, atol=0)
+
+
+def test_a_given_start_is_polished_on_the_sample(data):
+    X, y = data
+    label = np.digitize(y, np.quantile(y, [1 / 3, 2 / 3]))
+    est = fit(X, y, init=label)
+    assert est.restarts_["status"].tolist() == ["converged"]
+    assert est.restarts_["init"].tolist() == ["labels"]
+
+
+def test_the_summary_tells_of_the_others(data):
+    X, y = data
+    import pandas as pd
+
+    df = pd.DataFrame(X, columns=["a", "b"]).assign(y=y)
+    res = mx.moe("y ~ a + b", data=df, n_experts=3, n_init=8, random_state=0)
+    assert "more starts ran on a sample of the rows" in str(res.summary())
+    frame = mx.plots.restarts_frame(res)
+    assert frame["log_likelihood"].notna().all()
