@@ -49,9 +49,8 @@ def fused_pass(model: Model, theta: Theta, batch: Batch) -> Stats:
 
     gate, expert = model.gate, model.expert
     experts = _source(batch.designs["mean"])
-    log_likelihood, sums, gram, cross, gradient, information = numba_.fused_pass(
-        expert.fused_code,
-        gate.fused_code,
+    run = numba_.fused_pass(expert.fused_code, gate.fused_code)
+    log_likelihood, sums, gram, cross, gradient, information = run(
         batch.same_design,
         *_rows(model, theta, batch),
         *experts,
@@ -77,9 +76,8 @@ def fused_information(model: Model, theta: Theta, batch: Batch) -> Array | None:
         return None
     from mixexperts.kernels import numba_information
 
-    matrix: Array = numba_information.information(
-        expert.fused_code,
-        gate.fused_code,
+    run = numba_information.information(expert.fused_code, gate.fused_code)
+    matrix: Array = run(
         *_rows(model, theta, batch),
         *_source(batch.designs["mean"]),
     )

@@ -2,7 +2,8 @@
 
 A family's ``_density`` turns the linear predictors of a block into means and log densities; its
 ``_moments`` turn responsibilities into Gram weights (curvature) and weighted slopes, and add up
-masses, squares and fitted means. Inputs of m rows are read and written in place.
+masses, squares and fitted means. Inputs of m rows are read and written in place. Codes are
+known when a pass is compiled: only the branches of its family and gate are.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 from numba import njit
 
 from mixexperts.kernels._numba_math import EXACT, FAST, exp, log1p_unit, log_factorial
-from mixexperts.kernels._numba_sums import add_scaled
+from mixexperts.kernels._numba_sums import add_scaled, fill
 
 #: Codes of the families.
 GAUSSIAN, POISSON, BINOMIAL = 0, 1, 2
@@ -57,7 +58,7 @@ def _binomial_density(y, trials, mean, log_f, m):
         log_f[i] = y[i] * eta - trials[i] * softplus
 
 
-@njit
+@njit(inline="always")
 def density(code, y, trials, mean, aux, log_f, m):
     """Log density of a block under one expert; replaces the linear predictor by the mean.
 
@@ -71,15 +72,28 @@ def density(code, y, trials, mean, aux, log_f, m):
         _binomial_density(y, trials, mean, log_f, m)
 
 
-@njit
+@njit(error_model="numpy")
+def _poisson_constant(y, out, m):
+    for i in range(m):
+        out[i] = -log_factorial(y[i])
+
+
+@njit(error_model="numpy")
+def _binomial_constant(y, trials, out, m):
+    for i in range(m):
+        failures = log_factorial(trials[i] - y[i])
+        out[i] = log_factorial(trials[i]) - log_factorial(y[i]) - failures
+
+
+@njit(inline="always")
 def constant(code, y, trials, out, m):
     """The part of the log density that is common to all experts."""
-    for i in range(m):
-        if code == POISSON:
-            out[i] = -log_factorial(y[i])
-        elif code == BINOMIAL:
-            failures = log_factorial(trials[i] - y[i])
-            out[i] = log_factorial(trials[i]) - log_factorial(y[i]) - failures
+    if code == GAUSSIAN:
+        fill(out, 0.0, m)
+    elif code == POISSON:
+        _poisson_constant(y, out, m)
+    else:
+        _binomial_constant(y, trials, out, m)
 
 
 @njit(fastmath=FAST, error_model="numpy")
@@ -123,7 +137,7 @@ def _binomial_moments(y, trials, mean, w, v, sums, k, m):
     sums[2, k] += fitted
 
 
-@njit
+@njit(inline="always")
 def moments(code, y, trials, mean, w, v, sums, k, m):
     """Turn weights ``w`` into Gram weights, make weighted slopes ``v``, add to the sums."""
     if code == GAUSSIAN:
@@ -135,32 +149,48 @@ def moments(code, y, trials, mean, w, v, sums, k, m):
 
 
 @njit(fastmath=FAST, error_model="numpy")
+def _gaussian_slopes(y, mean, scale, s, t, c, d, e, m):
+    precision = 1.0 / (scale * scale)
+    for i in range(m):
+        residual = y[i] - mean[i]
+        s[i] = residual * precision
+        square = residual * s[i]
+        t[i] = square - 1.0
+        c[i] = precision
+        d[i] = 2.0 * s[i]
+        e[i] = 2.0 * square
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _poisson_slopes(y, mean, s, c, m):
+    for i in range(m):
+        s[i] = y[i] - mean[i]
+        c[i] = mean[i]
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _binomial_slopes(y, trials, mean, s, c, m):
+    for i in range(m):
+        s[i] = y[i] - trials[i] * mean[i]
+        c[i] = trials[i] * mean[i] * (1.0 - mean[i])
+
+
+@njit(inline="always")
 def slopes(code, y, trials, mean, scale, slope, curve, k, n_experts, m):
     """Derivatives in the linear predictors of expert k: first ones, second ones negated.
 
     Gaussian experts have two predictors, mean and log scale, and so the three rows
     k, k + K and k + 2 K of ``curve``: mean with mean, mean with log scale, log scale with itself.
     """
-    s, c = slope[k], curve[k]
     if code == GAUSSIAN:
-        t, d, e = slope[k + n_experts], curve[k + n_experts], curve[k + 2 * n_experts]
-        precision = 1.0 / (scale * scale)
-        for i in range(m):
-            residual = y[i] - mean[i]
-            s[i] = residual * precision
-            square = residual * s[i]
-            t[i] = square - 1.0
-            c[i] = precision
-            d[i] = 2.0 * s[i]
-            e[i] = 2.0 * square
+        second, third = k + n_experts, k + 2 * n_experts
+        _gaussian_slopes(
+            y, mean, scale, slope[k], slope[second], curve[k], curve[second], curve[third], m
+        )
     elif code == POISSON:
-        for i in range(m):
-            s[i] = y[i] - mean[i]
-            c[i] = mean[i]
+        _poisson_slopes(y, mean, slope[k], curve[k], m)
     else:
-        for i in range(m):
-            s[i] = y[i] - trials[i] * mean[i]
-            c[i] = trials[i] * mean[i] * (1.0 - mean[i])
+        _binomial_slopes(y, trials, mean, slope[k], curve[k], m)
 
 
 # --- the gates ---------------------------------------------------------------------------------

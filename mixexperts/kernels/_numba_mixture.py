@@ -13,7 +13,6 @@ from numba import njit
 
 from mixexperts.kernels._numba_families import (
     CONSTANT,
-    GAUSSIAN,
     GAUSSIAN_GATE,
     SOFTMAX,
     constant,
@@ -21,7 +20,7 @@ from mixexperts.kernels._numba_families import (
     gaussian_score,
 )
 from mixexperts.kernels._numba_math import EXACT, FAST, exp, log
-from mixexperts.kernels._numba_sums import add_scaled, predictor
+from mixexperts.kernels._numba_sums import add_scaled, fill, predictor, shift
 
 #: Rows per block.
 BLOCK = 384
@@ -79,8 +78,7 @@ def gather(X, by_column, start, m, columns, shift, factor, Xt):
     for j in range(len(columns)):
         out, c, f = Xt[j], shift[j], factor[j]
         if columns[j] < 0:
-            for i in range(m):
-                out[i] = 1.0
+            fill(out, 1.0, m)
         elif by_column:
             # slices first: an index start + i could be negative and would not vectorise
             source = X[columns[j]][start : start + m]
@@ -92,7 +90,7 @@ def gather(X, by_column, start, m, columns, shift, factor, Xt):
                 out[i] = (block[i, column] - c) * f
 
 
-@njit(error_model="numpy")
+@njit(inline="always")
 def mixture(
     code, gate_code, y, trials, offset, m, experts, aux, gate, logits, Xt, Zt, q,
     mean, joint, score, top, total, gate_top, gate_total, log_f,
@@ -105,22 +103,19 @@ def mixture(
             add_scaled(mean[k], 1.0, offset, m)
         density(code, y, trials, mean[k], aux[k], joint[k], m)
         if gate_code == CONSTANT:
-            for i in range(m):
-                joint[k, i] += gate[k, 0]
+            shift(joint[k], gate[k, 0], m)
         elif gate_code == GAUSSIAN_GATE:
             gaussian_score(gate[k], Zt, q, m, log_f, score[k])
         elif k < free:
             predictor(logits[k], Zt, len(Zt), m, score[k])
         else:
-            score[k, :m] = 0.0
+            fill(score[k], 0.0, m)
         if gate_code != CONSTANT:
             add_scaled(joint[k], 1.0, score[k], m)
     _normalize(joint, K, m, top, total)
     if gate_code == SOFTMAX:
         _normalize(score, K, m, gate_top, gate_total)
-    log_f[:m] = 0.0
-    if code != GAUSSIAN:
-        constant(code, y, trials, log_f, m)
+    constant(code, y, trials, log_f, m)
     _log_density(top, total, gate_top, gate_total, log_f, m)
 
 

@@ -180,6 +180,28 @@ def predictor(coef, Xt, p, m, out):
         _more4(out, coef, j, Xt[j], Xt[j + 1], Xt[j + 2], Xt[j + 3], m)
 
 
+# Assignments to slices would do, but compile three seconds of messages about shapes.
+@njit(error_model="numpy")
+def fill(out, value, m):
+    """``out[i] = value``."""
+    for i in range(m):
+        out[i] = value
+
+
+@njit(error_model="numpy")
+def shift(out, value, m):
+    """``out[i] += value``."""
+    for i in range(m):
+        out[i] += value
+
+
+@njit(error_model="numpy")
+def copy(x, out, m):
+    """``out[i] = x[i]``."""
+    for i in range(m):
+        out[i] = x[i]
+
+
 @njit(fastmath=FAST, error_model="numpy")
 def add_scaled(out, c, x, m):
     """``out[i] += c * x[i]``."""

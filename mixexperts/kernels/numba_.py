@@ -12,6 +12,8 @@ products, ``P`` products of columns, ``2 K`` exponentials and one logarithm; ``8
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numba import njit
 
@@ -34,18 +36,25 @@ from mixexperts.kernels._numba_mixture import (
 from mixexperts.kernels._numba_sums import (
     add_cross,
     add_grams,
+    copy,
     padded,
     padded_rows,
     triangles,
 )
 
 
-def _compile(key):
-    """The pass; ``key`` is part of the key under which numba stores the compiled code."""
+@functools.cache
+def fused_pass(code, gate_code):
+    """The pass of a family of experts and a kind of gate, compiled when it is first called."""
+    return _compile(version(), code, gate_code)
+
+
+def _compile(key, code, gate_code):
+    # What a closure holds is part of the key under which numba stores compiled code.
 
     @njit(cache=True, nogil=True, error_model="numpy")
-    def fused_pass(
-        code, gate_code, same, y, trials, offset, weight, coef, aux, gate,
+    def run(
+        same, y, trials, offset, weight, coef, aux, gate,
         X, x_by_column, x_start, x_columns, x_shift, x_factor,
         Z, z_by_column, z_start, z_columns, z_shift, z_factor,
     ):  # fmt: skip
@@ -53,8 +62,6 @@ def _compile(key):
 
         Parameters
         ----------
-        code, gate_code : int
-            Family of the experts and kind of gate.
         same : bool
             Whether the gate sees the experts' columns: their products are then made once.
         y : ndarray of shape (n,)
@@ -135,8 +142,9 @@ def _compile(key):
             if softmax:
                 softmax_rows(score, W, weights, gate_total, K, m, V_gate, W_gate)
             elif gaussian:
-                W_gate[:K, :m] = W[:K, :m]
-                V_gate[:K, :m] = W[:K, :m]
+                for k in range(K):
+                    copy(W[k], W_gate[k], m)
+                    copy(W[k], V_gate[k], m)
             for k in range(K):
                 moments(code, y_rows, trial_rows, mean[k], W[k], V[k], sums, k, m)
             add_grams(W, n_gram, Xt, p, m, gram)
@@ -149,12 +157,9 @@ def _compile(key):
             log_likelihood,
             sums,
             triangles(gram, K, p),
-            cross[:K, :p].copy(),
-            gradient[: K if gaussian else free, :q].copy(),
+            cross[:K, :p],
+            gradient[: K if gaussian else free, :q],
             triangles(information, pairs, q),
         )
 
-    return fused_pass
-
-
-fused_pass = _compile(version())
+    return run

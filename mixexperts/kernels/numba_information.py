@@ -7,13 +7,15 @@ the covariance of its score under the responsibilities. The tiles of the fused p
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numba import njit
 
 from mixexperts.kernels._numba_families import BINOMIAL, GAUSSIAN, SOFTMAX, slopes
 from mixexperts.kernels._numba_math import FAST
 from mixexperts.kernels._numba_mixture import BLOCK, gather, mixture, version, weighted_sum
-from mixexperts.kernels._numba_sums import add_cross, add_grams, padded, padded_rows
+from mixexperts.kernels._numba_sums import add_cross, add_grams, fill, padded, padded_rows
 
 
 @njit(fastmath=FAST, error_model="numpy")
@@ -43,15 +45,24 @@ def _pair(a, b, free, K, prob, resp, slope, curve, weight, out, m):
             out[i] += weight[i] * r[i] * (c[i] - s[i] * t[i])
 
 
-def _compile(key):
-    """The pass; ``key`` is part of the key under which numba stores the compiled code."""
+@functools.cache
+def information(code, gate_code):
+    """The sum for a family of experts and a kind of gate, compiled when it is first called.
+
+    The gate is constant, or softmax with the experts' design.
+    """
+    return _compile(version(), code, gate_code)
+
+
+def _compile(key, code, gate_code):
+    # What a closure holds is part of the key under which numba stores compiled code.
 
     @njit(cache=True, nogil=True, error_model="numpy")
-    def information(
-        code, gate_code, y, trials, offset, weight, coef, aux, gate,
+    def run(
+        y, trials, offset, weight, coef, aux, gate,
         X, x_by_column, x_start, x_columns, x_shift, x_factor,
     ):  # fmt: skip
-        """Minus the Hessian (P, P) of the log-likelihood, for a gate that is constant or shares X.
+        """Minus the Hessian (P, P) of the log-likelihood.
 
         The arguments are those of the fused pass. Parameters come in the order of the gate's
         logits, the experts' coefficients and, for Gaussian experts, their log scales.
@@ -118,14 +129,14 @@ def _compile(key):
                         out = single
                     _pair(a, b, free, K, score, joint, slope, curve, weights, out, m)
                     if not wide[a] and not wide[b]:
-                        log_f[:m] = 1.0
+                        fill(log_f, 1.0, m)
                         singles[a, b] += weighted_sum(log_f, single, m)
             add_grams(W, n_gram, Xt, p, m, grams)
             add_cross(V, n_cross, Xt, p4, m, crosses)
 
         return _assembled(wide, offsets, grams, crosses, singles, p)
 
-    return information
+    return run
 
 
 @njit
@@ -152,6 +163,3 @@ def _assembled(wide, offsets, grams, crosses, singles, p):
             else:
                 out[i, j] = out[j, i] = singles[a, b]
     return out
-
-
-information = _compile(version())
