@@ -197,14 +197,17 @@ def slopes(code, y, trials, mean, scale, slope, curve, k, n_experts, m):
 
 
 @njit(fastmath=FAST, error_model="numpy")
-def gaussian_score(row, Zt, q, m, u, score):
-    """``c - |A z - b|^2 / 2``; ``row`` holds c, then b_a and A[a, 0..a] for each a."""
+def gaussian_score(row, Zt, q, m, U, score):
+    """``c - |u|^2 / 2`` with ``u = A z - b``; ``row`` holds c, then b_a and A[a, 0..a] for each a.
+
+    U keeps u: sums over it are of residuals in the expert's own standard deviations.
+    """
     for i in range(m):
         score[i] = row[0]
     t = 1
     for a in range(q):
-        for i in range(m):
-            u[i] = -row[t]
+        u = U[a]
+        fill(u, -row[t], m)
         for b in range(a + 1):
             add_scaled(u, row[t + 1 + b], Zt[b], m)
         for i in range(m):

@@ -93,7 +93,7 @@ def gather(X, by_column, start, m, columns, shift, factor, Xt):
 @njit(inline="always")
 def mixture(
     code, gate_code, y, trials, offset, m, experts, aux, gate, logits, Xt, Zt, q,
-    mean, joint, score, top, total, gate_top, gate_total, log_f,
+    mean, joint, score, U, top, total, gate_top, gate_total, log_f,
 ):  # fmt: skip
     """E-step of a block: means, ``exp(joint - top)`` with its sum, the same of the gate, log f."""
     K, free = len(mean), len(logits)
@@ -105,7 +105,7 @@ def mixture(
         if gate_code == CONSTANT:
             shift(joint[k], gate[k, 0], m)
         elif gate_code == GAUSSIAN_GATE:
-            gaussian_score(gate[k], Zt, q, m, log_f, score[k])
+            gaussian_score(gate[k], Zt, q, m, U[k], score[k])
         elif k < free:
             predictor(logits[k], Zt, len(Zt), m, score[k])
         else:

@@ -97,6 +97,34 @@ def add_grams(W, n_weights, Xt, p, m, out):
                 _gram32(W, g, Xt[a], Xt[b], Xt[b + 1], m, out, a, b)
 
 
+@njit(fastmath=FAST, error_model="numpy")
+def _gram12(w, x, y, z, m, row, b):
+    p = q = 0.0
+    for i in range(m):
+        weighted = w[i] * x[i]
+        p += weighted * y[i]
+        q += weighted * z[i]
+    row[b] += p
+    row[b + 1] += q
+
+
+@njit(fastmath=FAST, error_model="numpy")
+def _cross11(w, x, m):
+    total = 0.0
+    for i in range(m):
+        total += w[i] * x[i]
+    return total
+
+
+@njit
+def add_moments(w, Xt, p, m, first, second):
+    """Add the first and second moments of p columns under one weight, the lower triangle."""
+    for a in range(p):
+        first[a] += _cross11(w, Xt[a], m)
+        for b in range(0, a + 1, 2):
+            _gram12(w, Xt[a], Xt[b], Xt[b + 1], m, second[a], b)
+
+
 @njit
 def triangles(square, n_weights, p):
     """Lower triangles (n_weights, p (p + 1) / 2), row by row, of what :func:`add_grams` fills."""
@@ -193,13 +221,6 @@ def shift(out, value, m):
     """``out[i] += value``."""
     for i in range(m):
         out[i] += value
-
-
-@njit(error_model="numpy")
-def copy(x, out, m):
-    """``out[i] = x[i]``."""
-    for i in range(m):
-        out[i] = x[i]
 
 
 @njit(fastmath=FAST, error_model="numpy")

@@ -36,7 +36,7 @@ from mixexperts.kernels._numba_mixture import (
 from mixexperts.kernels._numba_sums import (
     add_cross,
     add_grams,
-    copy,
+    add_moments,
     padded,
     padded_rows,
     triangles,
@@ -89,9 +89,9 @@ def _compile(key, code, gate_code):
         gram : ndarray of shape (K, p (p + 1) / 2)
             Lower triangles of the experts' Grams.
         cross : ndarray of shape (K, p)
-        gradient : ndarray of shape (K - 1, q) for softmax, (K, q) sums of z for Gaussian gates
+        gradient : ndarray of shape (K - 1, q) for softmax, (K, q) sums of u for Gaussian gates
         information : ndarray of shape (G, q (q + 1) / 2)
-            Lower triangles of the gate's information blocks a >= b, or of its K moments.
+            Lower triangles of the gate's information blocks a >= b, or of K sums of u u'.
         """
         key  # noqa: B018
         n, p, q, K = len(y), len(x_columns), len(z_columns), len(coef)
@@ -104,7 +104,7 @@ def _compile(key, code, gate_code):
         n_gram = padded(K + pairs, 3) if shared else K3
         n_cross = padded(K + free, 3) if shared else K3
         n_info = 0 if shared else padded(pairs, 3)
-        n_grad = 0 if shared else (K3 if gaussian else padded(free, 3))
+        n_grad = 0 if shared else (K if gaussian else padded(free, 3))
         experts = padded_rows(coef, K, p4)
         logits = padded_rows(gate[:free], free, q4)
 
@@ -115,6 +115,7 @@ def _compile(key, code, gate_code):
         W_gate, V_gate = W[K:], V[K:]
         if not shared:
             W_gate, V_gate = np.zeros((n_info, BLOCK)), np.zeros((n_grad, BLOCK))
+        U = np.zeros((K if gaussian else 0, q4, BLOCK))
         top, total, log_f = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
         gate_top, gate_total = np.zeros(BLOCK), np.ones(BLOCK)
 
@@ -133,8 +134,8 @@ def _compile(key, code, gate_code):
 
             mixture(
                 code, gate_code, y_rows, trial_rows, offset[start : start + m], m, experts, aux,
-                gate, logits, Xt, Zt, q, mean, joint, score, top, total, gate_top, gate_total,
-                log_f,
+                gate, logits, Xt, Zt, q, mean, joint, score, U, top, total, gate_top,
+                gate_total, log_f,
             )  # fmt: skip
             log_likelihood += weighted_sum(weights, log_f, m)
 
@@ -143,14 +144,14 @@ def _compile(key, code, gate_code):
                 softmax_rows(score, W, weights, gate_total, K, m, V_gate, W_gate)
             elif gaussian:
                 for k in range(K):
-                    copy(W[k], W_gate[k], m)
-                    copy(W[k], V_gate[k], m)
+                    add_moments(W[k], U[k], q, m, gradient[k], information[k])
             for k in range(K):
                 moments(code, y_rows, trial_rows, mean[k], W[k], V[k], sums, k, m)
             add_grams(W, n_gram, Xt, p, m, gram)
             add_cross(V, n_cross, Xt, p4, m, cross)
-            add_grams(W_gate, n_info, Zt, q, m, information)
-            add_cross(V_gate, n_grad, Zt, q4, m, gradient)
+            if softmax and not same:
+                add_grams(W_gate, n_info, Zt, q, m, information)
+                add_cross(V_gate, n_grad, Zt, q4, m, gradient)
         if shared:
             information, gradient = gram[K:], cross[K:]
         return (

@@ -93,6 +93,7 @@ def _compile(key, code, gate_code):
         joint, mean, score = np.empty((K, BLOCK)), np.empty((K, BLOCK)), np.zeros((K, BLOCK))
         slope, curve = np.empty((kinds * K, BLOCK)), np.empty(((2 * kinds - 1) * K, BLOCK))
         W, V, single = np.zeros((n_gram, BLOCK)), np.zeros((n_cross, BLOCK)), np.empty(BLOCK)
+        U = np.empty((0, p4, BLOCK))
         top, total, log_f = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
         gate_top, gate_total = np.zeros(BLOCK), np.ones(BLOCK)
         grams, crosses = np.zeros((n_gram, p4, p4)), np.zeros((n_cross, p4))
@@ -105,8 +106,8 @@ def _compile(key, code, gate_code):
             trial_rows = trials[start : start + m] if code == BINOMIAL else y_rows
             mixture(
                 code, gate_code, y_rows, trial_rows, offset[start : start + m], m, experts, aux,
-                gate, logits, Xt, Xt, p, mean, joint, score, top, total, gate_top, gate_total,
-                log_f,
+                gate, logits, Xt, Xt, p, mean, joint, score, U, top, total, gate_top,
+                gate_total, log_f,
             )  # fmt: skip
             for k in range(K):
                 for i in range(m):

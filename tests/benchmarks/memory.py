@@ -3,6 +3,7 @@
 import json
 import resource
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -11,8 +12,7 @@ import mixexperts as mx
 
 def resident():
     """Resident memory now, in MB."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize() / 1e6
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
 
 
 n, chunk_rows = int(sys.argv[1]), int(sys.argv[2]) or None

@@ -30,7 +30,8 @@ a <- commandArgs(TRUE); n <- as.integer(a[2]); p <- as.integer(a[3]); k <- as.in
 m <- matrix(readBin(a[1], "double", n * (p + 1)), nrow = n)
 z <- unmap(as.integer(m[, p + 1]))
 t <- system.time(r <- me(m[, 1:p], modelName = "VVV", z = z))
-cat(t[["user.self"]] + t[["sys.self"]], attr(r, "info")[["iterations"]], format(r$loglik, digits = 15))
+cpu <- t[["user.self"]] + t[["sys.self"]]
+cat(cpu, attr(r, "info")[["iterations"]], format(r$loglik, digits = 15))
 """
 
 
