@@ -91,6 +91,13 @@ def notes(results: MoEResults) -> list[str]:
             "The gate separates some experts perfectly: the sizes of its coefficients have no "
             "finite maximum."
         )
+    separated = np.flatnonzero(getattr(est, "separated_experts_", ()))
+    if separated.size:
+        listed = ", ".join(str(k + 1) for k in separated)
+        notes.append(
+            f"Expert {listed} is separated (its rows hold no event, or events and their absence are "
+            "parted by the features): the sizes of its coefficients have no finite maximum."
+        )
     return notes
 
 
