@@ -324,8 +324,8 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
             listed = ", ".join(str(k + 1) for k in np.flatnonzero(self.separated_experts_))
             warn(
                 f"some coefficients of expert {listed} have no finite maximum: its rows hold no "
-                "event, or events and their absence are parted by the features; they stand where "
-                "the log-likelihood stopped rising. Their signs and the predictions can be used, "
+                "event, or the features part events and their absence; they stand where the "
+                "log-likelihood stopped rising. Their signs and the predictions can be used, "
                 "their sizes cannot. An expert_penalty keeps slopes finite",
                 SeparationWarning,
             )

@@ -43,8 +43,8 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         short runs), ``"split"`` (grown from one expert by splitting the worst explained), and
         ``"auto"``, which takes all kinds in turn. Or labels (n,), responsibilities (n, K), a
         dict of parameters (``intercept``, ``coef``, ``scale`` if the family has one and,
-        optionally, ``gate_intercept``, ``gate_coef``), a fitted model of at most K experts (its worst
-        explained are split), or a list of these.
+        optionally, ``gate_intercept``, ``gate_coef``), a fitted model of at most K experts (its
+        worst explained are split), or a list of these.
     n_init : int, default=10
         Number of starts.
     max_iter : int, default=1000

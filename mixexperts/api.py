@@ -97,8 +97,8 @@ def moe(
     expert = _expert(family, spec)
     if built.y is None or (built.y.ndim != 1 and built.y.shape[1] not in expert.response_columns):
         raise ValueError(
-            f"the response of {formula!r} has two columns, {spec.y_name}, but {expert.name} experts "
-            f"take one; give one, such as I({spec.y_name}) for their sum, or family='binomial' for "
+            f"the response of {formula!r} has two columns, {spec.y_name}; {expert.name} experts "
+            f"take one: give one, such as I({spec.y_name}) for their sum, or family='binomial' for "
             "successes and failures"
         )
     frame = data if isinstance(data, pd.DataFrame) else pd.DataFrame(data)

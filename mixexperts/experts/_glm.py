@@ -109,7 +109,7 @@ class GLM(Expert):
             batch.X, weight * (curve * (eta - batch.X @ pooled))[:, None]
         )
         away = np.zeros(cross.shape)
-        everything = np.ones(away.shape[1], dtype=bool)
+        everything: Array = np.ones(batch.X.shape[1], dtype=bool)
         pulls = [Ridge(_START_DAMPING).scaled(float(mass)) for mass in weight.sum(axis=0)]
         for k, pull in enumerate(pulls):
             away[k] = pull.minimize_quadratic(gram[k], cross[k], away[k], everything)
@@ -184,4 +184,3 @@ def shortened(step: Array, gram: Array) -> Array:
 def first_row(bad: Array) -> int:
     """First row with an entry marked, of (n,) or (n, d)."""
     return int(np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1))[0])
-

@@ -12,8 +12,9 @@ from mixexperts._lattice import smallest_integer
 from mixexperts.errors import InvalidResponseError
 from mixexperts.experts._glm import GLM, first_row
 
-# Largest eta whose exponential is taken: times weights and squares of columns it stays a number.
-_MAX_ETA = 500.0
+# Largest eta whose exponential is taken: its square, times weights and squares of columns, stays
+# a number.
+_MAX_ETA = 300.0
 # Above this mean neighbouring floats are no neighbouring integers, and numpy draws none.
 _MAX_DRAWN = 1e15
 
