@@ -15,8 +15,7 @@ from mixexperts.penalties.base import Penalty, Ridge, solve_symmetric
 # Pull of the experts of a start towards the fit of all rows together, per row of an expert.
 _START_DAMPING = 0.01
 _START_STEPS = 4
-# Largest change of eta over the rows, in units of its root mean square: what a Newton step is
-# taken to reach when it is shortened.
+# Largest change of eta over the rows in units of its root mean square, for shortening a step.
 _LARGEST = 2.5
 # Information about an expert, per direction of its standardised design, below which the
 # direction is not identified. A row with an event weighs about one; a converged separated
@@ -165,19 +164,20 @@ def shortened(step: Array, gram: Array) -> Array:
 
     Of a log-likelihood whose third derivative in eta is at most its second, as here, the
     factor keeps the step from overshooting (Sun and Tran-Dinh 2019), and goes to one as the
-    steps become short. The largest change is not known from sums over rows; it is taken as a
-    multiple of the root mean square, weighted by the information of the rows, with columns of
-    mean square one as the designs have them.
+    steps become short. Sums over rows do not tell the largest change. It is taken as a multiple
+    of the root mean square that the columns would make if none made up for another: means over
+    the rows weighted by their information, of which the first column, the intercept or one of
+    mean square one, holds the sum.
 
     References
     ----------
     Sun, T. and Tran-Dinh, Q. (2019). Generalized self-concordant functions: a recipe for
     Newton-type methods. Mathematical Programming 178, 145-213.
     """
-    per_column = np.trace(gram) / max(len(gram), 1)
-    if not per_column > 0.0:
+    squares = np.diagonal(gram)
+    if not squares[:1].sum() > 0.0:
         return step
-    r = _LARGEST * np.sqrt(max(step @ gram @ step, 0.0) / per_column)
+    r = _LARGEST * float(np.sqrt(squares @ step**2 / squares[0]))
     return step * (np.log1p(r) / r) if r > 0.0 else step
 
 

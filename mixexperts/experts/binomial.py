@@ -112,7 +112,10 @@ class Binomial(GLM):
 
     def response_at(self, y: Array, value: Array) -> Array:
         """Successes ``value`` out of the trials that ``y`` has."""
-        return value if y.ndim == 1 else np.column_stack([value, y.sum(axis=1) - value])
+        if y.ndim == 1:
+            return value
+        finite = np.clip(value, -1e300, 1e300)  # of infinities no trials would be left
+        return np.column_stack([finite, y.sum(axis=1) - finite])
 
     def mean(self, params: Params, batch: Batch) -> Array:
         """Expected successes out of the rows' trials, (n, K): for one trial, probabilities."""
