@@ -15,8 +15,9 @@ from mixexperts.experts._glm import GLM, first_row
 
 @dataclass(frozen=True)
 class Binomial(GLM):
-    r"""Binomial experts, ``y | x, k ~ Binomial(trials, pi_k)`` with
-    ``log(pi_k / (1 - pi_k)) = offset + intercept_k + x @ coef_k``.
+    r"""Binomial experts, ``y | x, k ~ Binomial(trials, pi_k)`` with logistic ``pi_k``.
+
+    .. math:: \log\frac{\pi_k}{1 - \pi_k} = \mathrm{offset} + \beta_{0k} + \beta_k^\top x
 
     The response is one column of zeros and ones (or booleans), or two columns: successes and
     failures, as in statsmodels. The trials of a row are fixed, and a row without trials says
