@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
+from sklearn.utils.validation import check_is_fitted
 
 from mixexperts._archive import saveable
 from mixexperts._batch import Array
@@ -275,8 +276,9 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         ValueError, TypeError
             If an argument cannot be used; the message names it.
         """
+        check_is_fitted(self, "theta_")
         shape = np.shape(y)
-        if len(shape) != 2 or shape[1] != 2:
+        if len(shape) != 2 or shape[1] not in self.model_.expert.response_columns[1:]:
             return float(super().score(X, y, sample_weight))
         counts = np.asarray(y, dtype=np.float64)
         self.model_.expert.check_response(counts)

@@ -357,7 +357,9 @@ class _Run:
         )
 
     def separated_experts(self, point: _Point) -> tuple[int, ...]:
-        if not (point.ok and self.model.expert_penalty.is_null):
+        if not point.ok:
             return ()
-        separated = self.model.expert.separation(point.theta.expert, part(point.stats, "expert"))
+        separated = self.model.expert.separation(
+            point.theta.expert, part(point.stats, "expert"), self.model.expert_penalty
+        )
         return tuple(np.flatnonzero(separated).tolist())

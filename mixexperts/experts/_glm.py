@@ -17,6 +17,8 @@ _START_DAMPING = 0.01
 _START_STEPS = 4
 # Largest change of eta over the rows in units of its root mean square, for shortening a step.
 _LARGEST = 2.5
+# Information at the edge of the floats, whose inverse would overflow: there is no step left.
+_NOTHING = 1e-290
 # Information about an expert, per direction of its standardised design, below which the
 # direction is not identified. A row with an event weighs about one; a converged separated
 # expert has some 1e-8.
@@ -85,10 +87,10 @@ class GLM(Expert):
         mask = self.penalized(coef.shape[1])
         step = np.zeros_like(coef)
         for k in np.flatnonzero(stats["mass"] > 0.0):
-            gram = stats["gram"][k]
-            step[k] = shortened(
-                penalty.minimize_quadratic(gram, stats["cross"][k], coef[k], mask), gram
-            )
+            gram, cross = stats["gram"][k], stats["cross"][k]
+            if penalty.is_null and np.trace(gram) < _NOTHING:
+                continue
+            step[k] = shortened(penalty.minimize_quadratic(gram, cross, coef[k], mask), gram)
         return {"coef": coef + step}
 
     def init_params(self, batch: Batch, resp: Array, rng: np.random.Generator) -> Params:
@@ -136,10 +138,14 @@ class GLM(Expert):
     def n_params_each(self, params: Params) -> int:
         return int(params["coef"].shape[1])
 
-    def separation(self, params: Params, stats: Stats) -> Array:
-        if not stats["gram"].shape[1]:
-            return np.zeros(len(stats["gram"]), dtype=bool)
-        separated: Array = np.linalg.eigvalsh(stats["gram"])[:, 0] < _SEPARATION
+    def separation(self, params: Params, stats: Stats, penalty: Penalty) -> Array:
+        gram = stats["gram"]
+        if not penalty.is_null:  # holds its own columns; the others may still run away
+            free = ~self.penalized(gram.shape[1])
+            gram = gram[:, free][:, :, free]
+        if not gram.shape[1]:
+            return np.zeros(len(gram), dtype=bool)
+        separated: Array = np.linalg.eigvalsh(gram)[:, 0] < _SEPARATION
         return separated
 
     # --- starts ----------------------------------------------------------------------------

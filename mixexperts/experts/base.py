@@ -156,7 +156,7 @@ class Expert(ABC):
         """What :meth:`at_boundary` means, to complete 'expert 2 ...'."""
         return "lies on the boundary of the parameters"
 
-    def separation(self, params: Params, stats: Stats) -> Array:
+    def separation(self, params: Params, stats: Stats, penalty: Penalty) -> Array:
         """Which experts have coefficients without a finite maximum, (K,) bool."""
         return np.zeros(len(stats["mass"]), dtype=bool)
 
