@@ -95,8 +95,8 @@ def notes(results: MoEResults) -> list[str]:
     if separated.size:
         listed = ", ".join(str(k + 1) for k in separated)
         notes.append(
-            f"Expert {listed} is separated (its rows hold no event, or the features part events "
-            "and their absence): the sizes of its coefficients have no finite maximum."
+            f"Separated: expert {listed} (rows without an event, or features that part events and "
+            "their absence); the sizes of some coefficients have no finite maximum."
         )
     return notes
 

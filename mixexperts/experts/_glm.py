@@ -28,22 +28,22 @@ _SEPARATION = 1e-3
 class GLM(Expert):
     """Experts with a linear predictor ``eta = offset + x @ coef`` and the canonical link.
 
-    A family is three elementwise functions: :meth:`density`, :meth:`moments` and
-    :meth:`nearest`.
+    A family is four elementwise functions: :meth:`inverse_link`, :meth:`density`,
+    :meth:`moments` and :meth:`nearest`.
     """
 
     param_names: ClassVar[tuple[str, ...]] = ("coef",)
     discrete: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.degree, bool) or not isinstance(self.degree, int | np.integer):
-            raise TypeError(f"degree must be an integer >= 0, got {self.degree!r}")
-        if self.degree < 0:
-            raise ValueError(f"degree must be an integer >= 0, got {self.degree!r}")
-        if self.degree == 0 and not self.fit_intercept:
-            raise ValueError("degree=0 with fit_intercept=False leaves no column; set one of them")
+        self.check_terms()
 
     # --- the family ------------------------------------------------------------------------
+
+    @staticmethod
+    @abstractmethod
+    def inverse_link(eta: Array) -> Array:
+        """Mean (of one trial) at eta, (n, K)."""
 
     @staticmethod
     @abstractmethod
@@ -72,7 +72,7 @@ class GLM(Expert):
         return self.density(batch.y, self._eta(params, batch))[0]
 
     def accumulate(self, params: Params, batch: Batch, weight: Array) -> Stats:
-        _, mean = self.density(batch.y, self._eta(params, batch))
+        mean = self.inverse_link(self._eta(params, batch))
         slope, curve = self.moments(batch.y, mean)
         return {
             "mass": weight.sum(axis=0),

@@ -72,6 +72,15 @@ class Expert(ABC):
         super().__init_subclass__(**kwargs)
         register("expert", cls)
 
+    def check_terms(self) -> None:
+        """Raise if ``degree`` is no integer >= 0, or if no column is left."""
+        if isinstance(self.degree, bool) or not isinstance(self.degree, int | np.integer):
+            raise TypeError(f"degree must be an integer >= 0, got {self.degree!r}")
+        if self.degree < 0:
+            raise ValueError(f"degree must be an integer >= 0, got {self.degree!r}")
+        if self.degree == 0 and not self.fit_intercept:
+            raise ValueError("degree=0 with fit_intercept=False leaves no column; set one of them")
+
     # --- what EM needs -----------------------------------------------------------------
 
     @abstractmethod

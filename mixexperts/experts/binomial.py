@@ -85,8 +85,14 @@ class Binomial(GLM):
             )
 
     @staticmethod
+    def inverse_link(eta: Array) -> Array:
+        from scipy.special import expit
+
+        return np.asarray(expit(eta))
+
+    @staticmethod
     def density(y: Array, eta: Array) -> tuple[Array, Array]:
-        from scipy.special import expit, gammaln
+        from scipy.special import gammaln
 
         successes, trials = successes_and_trials(y)
         failures = trials - successes
@@ -96,7 +102,7 @@ class Binomial(GLM):
             - successes[:, None] * np.logaddexp(0.0, -eta)
             - failures[:, None] * np.logaddexp(0.0, eta)
         )
-        return log_prob, expit(eta)
+        return log_prob, Binomial.inverse_link(eta)
 
     @staticmethod
     def moments(y: Array, mean: Array) -> tuple[Array, Array]:
@@ -120,10 +126,8 @@ class Binomial(GLM):
 
     def mean(self, params: Params, batch: Batch) -> Array:
         """Expected successes out of the rows' trials, (n, K): for one trial, probabilities."""
-        from scipy.special import expit
-
         _, trials = successes_and_trials(batch.y)
-        mean: Array = trials[:, None] * expit(self._eta(params, batch))
+        mean: Array = trials[:, None] * self.inverse_link(self._eta(params, batch))
         return mean
 
     def variance(self, params: Params, batch: Batch) -> Array:
@@ -160,11 +164,9 @@ class Binomial(GLM):
 
     def sample(self, params: Params, batch: Batch, label: Array, rng: np.random.Generator) -> Array:
         """Successes out of the rows' trials, (n,)."""
-        from scipy.special import expit
-
         _, trials = successes_and_trials(batch.y)
         eta = self._eta(params, batch)[np.arange(batch.n_rows), label]
-        return rng.binomial(trials.astype(np.int64), expit(eta)).astype(float)
+        return rng.binomial(trials.astype(np.int64), self.inverse_link(eta)).astype(float)
 
 
 def successes_and_trials(y: Array) -> tuple[Array, Array]:

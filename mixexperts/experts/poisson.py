@@ -67,11 +67,16 @@ class Poisson(GLM):
             )
 
     @staticmethod
+    def inverse_link(eta: Array) -> Array:
+        mean: Array = np.exp(np.minimum(eta, _MAX_ETA))
+        return mean
+
+    @staticmethod
     def density(y: Array, eta: Array) -> tuple[Array, Array]:
         from scipy.special import gammaln
 
+        mean = Poisson.inverse_link(eta)
         eta = np.minimum(eta, _MAX_ETA)
-        mean = np.exp(eta)
         log_prob: Array = y[:, None] * eta - mean - gammaln(y + 1.0)[:, None]
         return log_prob, mean
 
@@ -85,8 +90,7 @@ class Poisson(GLM):
 
     def mean(self, params: Params, batch: Batch) -> Array:
         """Expected counts, (n, K)."""
-        mean: Array = np.exp(np.minimum(self._eta(params, batch), _MAX_ETA))
-        return mean
+        return self.inverse_link(self._eta(params, batch))
 
     def variance(self, params: Params, batch: Batch) -> Array:
         return self.mean(params, batch)
