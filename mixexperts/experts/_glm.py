@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from mixexperts._batch import Array, Batch, Params, Stats
-from mixexperts.experts.base import Expert
+from mixexperts.experts.base import Derivatives, Expert
 from mixexperts.kernels import numpy_ as kernels
 from mixexperts.penalties.base import Penalty, Ridge, solve_symmetric
 
@@ -34,6 +34,7 @@ class GLM(Expert):
 
     param_names: ClassVar[tuple[str, ...]] = ("coef",)
     discrete: ClassVar[bool] = True
+    has_derivatives: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         self.check_terms()
@@ -80,6 +81,17 @@ class GLM(Expert):
             "cross": kernels.weighted_cross(batch.X, weight * slope),
             "fitted": np.einsum("ik,ik->k", weight, mean),
         }
+
+    def fused_inputs(self, params: Params) -> tuple[Array, Array]:
+        return params["coef"], np.ones(len(params["coef"]))
+
+    def fused_stats(self, sums: Array, gram: Array, cross: Array) -> Stats:
+        return {"mass": sums[0], "gram": gram, "cross": cross, "fitted": sums[2]}
+
+    def derivatives(self, params: Params, batch: Batch) -> Derivatives:
+        """In eta; with the canonical link the information is the same, observed or expected."""
+        slope, curve = self.moments(batch.y, self.inverse_link(self._eta(params, batch)))
+        return Derivatives((batch.X,), slope[None], curve[None, None], (False,))
 
     def update(self, params: Params, stats: Stats, penalty: Penalty) -> Params:
         """One Newton step for each expert, shortened where it is long."""

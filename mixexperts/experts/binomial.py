@@ -52,6 +52,7 @@ class Binomial(GLM):
     degree: int = 1
     fit_intercept: bool = True
     name: ClassVar[str] = "binomial"
+    fused_code: ClassVar[int | None] = 2
     response_columns: ClassVar[tuple[int, ...]] = (1, 2)
 
     def check_response(self, y: Array) -> None:
@@ -116,6 +117,9 @@ class Binomial(GLM):
         some, none = successes + 0.5, trials - successes + 0.5
         # A row without trials asks for nothing.
         return np.log(some / none), np.where(trials > 0.0, some * none / (trials + 1.0), 0.0)
+
+    def fused_response(self, y: Array) -> tuple[Array, Array]:
+        return successes_and_trials(y)
 
     def response_at(self, y: Array, value: Array) -> Array:
         """Successes ``value`` out of the trials that ``y`` has."""

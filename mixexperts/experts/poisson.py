@@ -50,6 +50,7 @@ class Poisson(GLM):
     degree: int = 1
     fit_intercept: bool = True
     name: ClassVar[str] = "poisson"
+    fused_code: ClassVar[int | None] = 1
 
     def check_response(self, y: Array) -> None:
         """Integers >= 0 in one column; anything else is refused, and the first row named."""
