@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from mixexperts._batch import Array, Batch, take_rows
 from mixexperts._registry import resolve
@@ -136,8 +136,7 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
     ) -> tuple[Array, Array, Array, Array | None, Array | None]:
         """Rows of positive weight, and which they are (None: all)."""
         checks.numeric_columns(X)
-        X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True)
-        y = y.astype(np.float64, copy=False)
+        X, y = checks.validated(self, resolve("expert", self.expert, "expert"), X, y)
         weight = checks.sample_weight_array(sample_weight, len(y))
         offset = checks.offset_array(offset, len(y))
         if weight.sum() < 0.5 * np.count_nonzero(weight):
@@ -160,6 +159,8 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
                 f"n_experts={n_experts} is more than the {n} rows of positive weight "
                 f"(n_samples = {n}); ask for fewer experts or give more rows"
             )
+        if resolve("expert", self.expert, "expert").discrete:
+            return  # a probability is at most one: the likelihood of constant counts has a bound
         response = y if offset is None else y - offset
         if np.ptp(response) <= 4.0 * np.finfo(float).eps * np.abs(response).max():
             what = "y" if offset is None else "y - offset"
@@ -283,6 +284,7 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         self.status_ = best.status
         self.converged_ = best.status == "converged"
         self.separated_ = best.separated
+        self.separated_experts_ = np.isin(order, best.separated_experts)
         self.restarts_ = table
         self.n_parameters_ = model.n_params(theta)
         self.weight_sum_ = float(batch.weight.sum())
@@ -316,6 +318,15 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
                 "no finite maximum; they stand where the log-likelihood stopped rising. Their "
                 "signs and the predictions can be used, their sizes cannot. A gate_penalty keeps "
                 "them finite",
+                SeparationWarning,
+            )
+        if self.separated_experts_.any():
+            listed = ", ".join(str(k + 1) for k in np.flatnonzero(self.separated_experts_))
+            warn(
+                f"some coefficients of expert {listed} have no finite maximum: its rows hold no "
+                "event, or the features part events and their absence; they stand where the "
+                "log-likelihood stopped rising. Their signs and the predictions can be used, "
+                "their sizes cannot. An expert_penalty keeps slopes finite",
                 SeparationWarning,
             )
 

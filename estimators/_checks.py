@@ -6,8 +6,10 @@ import numbers
 from typing import Any
 
 import numpy as np
+from sklearn.utils.validation import validate_data
 
 from mixexperts._batch import Array
+from mixexperts.experts.base import Expert
 
 
 def positive_integer(value: Any, argument: str) -> int:
@@ -27,6 +29,28 @@ def nonnegative_number(value: Any, argument: str) -> float:
     if not (np.isfinite(number) and number >= 0):
         raise ValueError(f"{argument} must be a finite number >= 0, got {value!r}")
     return number
+
+
+def validated(est: Any, expert: Expert, X: Any, y: Any, **options: Any) -> tuple[Array, Array]:
+    """X and y as scikit-learn takes them, and y as the family of experts does, in float64."""
+    shape: tuple[int, ...] = np.shape(y) if max(expert.response_columns) > 1 else ()
+    wide = len(shape) == 2 and shape[-1] > 1
+    X, y = validate_data(est, X, y, dtype=np.float64, y_numeric=True, multi_output=wide, **options)
+    y = np.asarray(y).astype(np.float64, copy=False)
+    expert.check_response(y)
+    return X, y
+
+
+def trials_array(trials: Any, expert: Expert, n: int) -> Array:
+    """Trials of n rows from a number or (n,), as float64."""
+    if max(expert.response_columns) < 2:
+        raise ValueError(f"trials are for binomial experts; {expert.name!r} experts have none")
+    values = np.asarray(trials, dtype=np.float64)
+    if values.shape not in ((), (n,)):
+        raise ValueError(f"trials must be a number or have shape ({n},), got {values.shape}")
+    if not (np.isfinite(values) & (values >= 0.0) & (values == np.floor(values))).all():
+        raise ValueError("trials must be integers >= 0")
+    return np.broadcast_to(values, (n,))
 
 
 def sample_weight_array(sample_weight: Any, n: int) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -36,8 +37,7 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         if y is None:
             X = validate_data(self, X, dtype=np.float64, reset=False)
         else:
-            X, y = validate_data(self, X, y, dtype=np.float64, y_numeric=True, reset=False)
-            y = y.astype(np.float64, copy=False)
+            X, y = checks.validated(self, self.model_.expert, X, y, reset=False)
         weight = None
         if sample_weight is not None:
             weight = checks.sample_weight_array(sample_weight, len(X))
@@ -130,9 +130,9 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         ----------
         X : array-like or DataFrame of shape (n, n_features)
             A DataFrame's columns are matched by name.
-        y : array-like of shape (n,)
+        y : array-like of shape (n,) or (n, 2)
         offset : array-like of shape (n,), optional
-            In units of y; needed if the fit had one.
+            In units of y (of the linear predictor for counts); needed if the fit had one.
 
         Returns
         -------
@@ -160,7 +160,7 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         X : array-like or DataFrame of shape (n, n_features)
             A DataFrame's columns are matched by name.
         offset : array-like of shape (n,), optional
-            In units of y; needed if the fit had one.
+            In units of y (of the linear predictor for counts); needed if the fit had one.
 
         Returns
         -------
@@ -182,15 +182,16 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         ----------
         X : array-like or DataFrame of shape (n, n_features)
             A DataFrame's columns are matched by name.
-        y : array-like of shape (n,), optional
-            Responses. Without them the density is taken at the predictive mean.
+        y : array-like of shape (n,) or (n, 2), optional
+            Responses. Without them the density is taken at the predictive mean; counts must be
+            given.
         offset : array-like of shape (n,), optional
-            In units of y; needed if the fit had one.
+            In units of y (of the linear predictor for counts); needed if the fit had one.
 
         Returns
         -------
         ndarray of shape (n,)
-            In nats, of a density per unit of y.
+            In nats, of a density per unit of y; of counts the log of a probability.
 
         Raises
         ------
@@ -198,6 +199,9 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
             If an argument cannot be used; the message names it.
         """
         if y is None:
+            check_is_fitted(self, "theta_")
+            if self.model_.expert.discrete:
+                raise ValueError("y is missing: a mean of counts is no count; give the responses")
             y = self.predictive(X, offset=offset).mean()
         batch = self._batch(X, y, offset)
         with np.errstate(over="ignore"):  # a density of zero, far from all experts
@@ -206,7 +210,7 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         density: Array = log_density - np.log(self.frame_.scale)
         return density
 
-    def predictive(self, X: Any, *, offset: Any = None) -> Predictive:
+    def predictive(self, X: Any, *, offset: Any = None, trials: Any = None) -> Predictive:
         """Predictive distribution of y at each row of X.
 
         Parameters
@@ -214,7 +218,10 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         X : array-like or DataFrame of shape (n, n_features)
             A DataFrame's columns are matched by name.
         offset : array-like of shape (n,), optional
-            In units of y; needed if the fit had one.
+            In units of y (of the linear predictor for counts); needed if the fit had one.
+        trials : int or array-like of shape (n,), optional
+            Trials of binomial experts: the distribution is that of the successes. By default
+            one trial.
 
         Returns
         -------
@@ -229,6 +236,9 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         from mixexperts.predictive import Predictive
 
         batch = self._batch(X, offset=offset)
+        if trials is not None:
+            total = checks.trials_array(trials, self.model_.expert, batch.n_rows)
+            batch = replace(batch, y=np.column_stack([np.zeros(batch.n_rows), total]))
         return Predictive(
             self.model_.expert,
             self.theta_.expert,
@@ -239,7 +249,9 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
             index=X.index if hasattr(X, "columns") else None,
         )
 
-    def sample(self, X: Any, *, offset: Any = None, random_state: Any = None) -> Array:
+    def sample(
+        self, X: Any, *, offset: Any = None, trials: Any = None, random_state: Any = None
+    ) -> Array:
         """Draw one response for each row of X.
 
         Parameters
@@ -247,7 +259,9 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         X : array-like or DataFrame of shape (n, n_features)
             A DataFrame's columns are matched by name.
         offset : array-like of shape (n,), optional
-            In units of y; needed if the fit had one.
+            In units of y (of the linear predictor for counts); needed if the fit had one.
+        trials : int or array-like of shape (n,), optional
+            As in :meth:`predictive`; successes are drawn.
         random_state : int, Generator, RandomState or None, default=None
             An integer repeats its draws, a generator is advanced, None draws afresh.
 
@@ -260,7 +274,7 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         ValueError, TypeError
             If an argument cannot be used; the message names it.
         """
-        return self.predictive(X, offset=offset).sample(random_state=random_state)
+        return self.predictive(X, offset=offset, trials=trials).sample(random_state=random_state)
 
     # --- criteria --------------------------------------------------------------------------
 
@@ -281,11 +295,11 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         ----------
         X : array-like or DataFrame of shape (n, n_features)
             A DataFrame's columns are matched by name.
-        y : array-like of shape (n,)
+        y : array-like of shape (n,) or (n, 2)
         sample_weight : array-like of shape (n,), optional
             Case weights >= 0.
         offset : array-like of shape (n,), optional
-            In units of y; needed if the fit had one.
+            In units of y (of the linear predictor for counts); needed if the fit had one.
 
         Returns
         -------
@@ -308,11 +322,11 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         ----------
         X : array-like or DataFrame of shape (n, n_features)
             A DataFrame's columns are matched by name.
-        y : array-like of shape (n,)
+        y : array-like of shape (n,) or (n, 2)
         sample_weight : array-like of shape (n,), optional
             Case weights >= 0.
         offset : array-like of shape (n,), optional
-            In units of y; needed if the fit had one.
+            In units of y (of the linear predictor for counts); needed if the fit had one.
 
         Returns
         -------
@@ -335,11 +349,11 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         ----------
         X : array-like or DataFrame of shape (n, n_features)
             A DataFrame's columns are matched by name.
-        y : array-like of shape (n,)
+        y : array-like of shape (n,) or (n, 2)
         sample_weight : array-like of shape (n,), optional
             Case weights >= 0.
         offset : array-like of shape (n,), optional
-            In units of y; needed if the fit had one.
+            In units of y (of the linear predictor for counts); needed if the fit had one.
 
         Returns
         -------

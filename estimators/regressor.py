@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import RegressorMixin
+from sklearn.metrics import r2_score
+from sklearn.utils.validation import check_is_fitted
 
 from mixexperts._archive import saveable
 from mixexperts._batch import Array
+from mixexperts.estimators import _checks as checks
 from mixexperts.estimators._base import BaseMoE
 
 
@@ -29,7 +32,8 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         ``"softmax"`` (weights depend on x), ``"constant"`` (a finite mixture of regressions),
         or an instance from :mod:`mixexperts.gates`.
     expert : str or Expert, default="gaussian"
-        Family of the experts, a name or an instance from :mod:`mixexperts.experts` such as
+        Family of the experts: ``"gaussian"``, ``"poisson"`` (counts), ``"binomial"`` (shares of
+        successes, or zeros and ones), or an instance from :mod:`mixexperts.experts` such as
         ``Gaussian(degree=2)``.
     gate_features, expert_features : list of str or int, slice, mask or None, default=None
         Columns that the gate and the experts see; None means all.
@@ -39,9 +43,9 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         ``"elemental"`` (experts fitted to a few rows each), ``"small_em"`` (the best of many
         short runs), ``"split"`` (grown from one expert by splitting the worst explained), and
         ``"auto"``, which takes all kinds in turn. Or labels (n,), responsibilities (n, K), a
-        dict of parameters (``intercept``, ``coef``, ``scale`` and, optionally,
-        ``gate_intercept``, ``gate_coef``), a fitted model of at most K experts (its worst
-        explained are split), or a list of these.
+        dict of parameters (``intercept``, ``coef``, ``scale`` if the family has one and,
+        optionally, ``gate_intercept``, ``gate_coef``), a fitted model of at most K experts (its
+        worst explained are split), or a list of these.
     n_init : int, default=10
         Number of starts.
     max_iter : int, default=1000
@@ -74,10 +78,11 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
     Attributes
     ----------
     coef_ : ndarray of shape (n_experts, n_terms)
-        Coefficients of the experts on the scale of X and y as given. With ``degree > 1`` the
+        Coefficients of the experts on the scale of X and y as given (of the linear predictor
+        for counts). With ``degree > 1`` the
         terms are all monomials; ``expert_terms_`` names them.
     intercept_, scale_ : ndarray of shape (n_experts,)
-        Intercepts and standard deviations, on the scale of y.
+        Intercepts, and for Gaussian experts standard deviations, on the scale of y.
     gate_coef_ : ndarray of shape (n_experts, n_gate_features)
         Coefficients of the gate; the last row is zero (reference).
     gate_intercept_ : ndarray of shape (n_experts,)
@@ -92,6 +97,8 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
     converged_, separated_ : bool
         Whether ``status_`` is ``converged``; whether the gate separates some
         experts perfectly, so that some of its coefficients have no finite maximum.
+    separated_experts_ : ndarray of bool of shape (n_experts,)
+        Experts of counts whose coefficients have no finite maximum.
     flags_ : tuple of str
         What is degenerate, in words.
     mass_ : ndarray of shape (n_experts,)
@@ -191,12 +198,14 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         ----------
         X : array-like or DataFrame of shape (n, n_features)
             Features, numeric and finite.
-        y : array-like of shape (n,)
-            Response, finite.
+        y : array-like of shape (n,) or (n, 2)
+            Response, finite. Binomial experts take zeros and ones, or the two columns
+            successes and failures.
         sample_weight : array-like of shape (n,), optional
             Case weights >= 0: a row of weight 2 counts as the row twice.
         offset : array-like of shape (n,), optional
-            Known part of every expert's mean, in units of y.
+            Known part of every expert's linear predictor: of the mean in units of y, or for
+            counts of the log mean (log exposure) or the log odds.
 
         Returns
         -------
@@ -225,12 +234,13 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         X : array-like or DataFrame of shape (n, n_features)
             A DataFrame's columns are matched by name.
         offset : array-like of shape (n,), optional
-            In units of y; needed if the fit had one.
+            In units of y (of the linear predictor for counts); needed if the fit had one.
 
         Returns
         -------
         ndarray of shape (n,)
-            In units of y.
+            In units of y: for Poisson experts the expected count, for binomial experts the
+            probability of a success.
 
         Raises
         ------
@@ -242,6 +252,40 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         mean = np.einsum("ik,ik->i", proba, self.model_.expert.mean(self.theta_.expert, batch))
         predicted: Array = mean * self.frame_.scale + self.frame_.loc
         return predicted
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """R squared of :meth:`predict`.
+
+        For two columns, successes and failures, that of the observed shares of successes, each
+        row weighted by its trials; rows without trials are left out.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n, n_features)
+            A DataFrame's columns are matched by name.
+        y : array-like of shape (n,) or (n, 2)
+        sample_weight : array-like of shape (n,), optional
+            Case weights >= 0.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument cannot be used; the message names it.
+        """
+        check_is_fitted(self, "theta_")
+        shape = np.shape(y)
+        if len(shape) != 2 or shape[1] not in self.model_.expert.response_columns[1:]:
+            return float(super().score(X, y, sample_weight))
+        counts = np.asarray(y, dtype=np.float64)
+        self.model_.expert.check_response(counts)
+        trials = counts.sum(axis=1)
+        weight = trials * checks.sample_weight_array(sample_weight, len(trials))
+        share = counts[:, 0] / np.where(trials > 0.0, trials, 1.0)
+        return float(r2_score(share, self.predict(X), sample_weight=weight))
 
     @property
     def expert_terms_(self) -> tuple[str, ...]:

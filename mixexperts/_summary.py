@@ -91,6 +91,13 @@ def notes(results: MoEResults) -> list[str]:
             "The gate separates some experts perfectly: the sizes of its coefficients have no "
             "finite maximum."
         )
+    separated = np.flatnonzero(getattr(est, "separated_experts_", ()))
+    if separated.size:
+        listed = ", ".join(str(k + 1) for k in separated)
+        notes.append(
+            f"Separated: expert {listed} (rows without an event, or features that part events and "
+            "their absence); the sizes of some coefficients have no finite maximum."
+        )
     return notes
 
 

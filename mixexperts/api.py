@@ -38,7 +38,8 @@ def moe(
     formula : str
         ``"y ~ x + C(g) | z"``: terms of the experts, a bar, terms of the gate. Without a bar
         and without ``gate`` the mixing weights are constant. Transformations, interactions,
-        ``C()``, ``poly``, ``bs``, ``cr``, ``.`` and ``- 1`` work as in formulaic.
+        ``C()``, ``poly``, ``bs``, ``cr``, ``.`` and ``- 1`` work as in formulaic. Binomial counts
+        have two columns on the left, ``"successes + failures ~ x"``.
     data : DataFrame or dict of arrays
         One row per observation.
     n_experts : int or iterable of int, default=2
@@ -47,10 +48,12 @@ def moe(
     gate : str, optional
         Terms of the gate, ``"~ z"``, instead of the bar.
     family : str or Expert, default="gaussian"
-        Family of the experts.
+        Family of the experts: ``"gaussian"``, ``"poisson"``, ``"binomial"``, or an instance from
+        :mod:`mixexperts.experts`.
     weights, offset : str or array-like of shape (n,), optional
-        Case weights >= 0, and the known part of every expert's mean in units of the response:
-        name of a column, or one number per row of ``data``.
+        Case weights >= 0, and the known part of every expert's linear predictor (in units of
+        the response; for counts the log of the exposure): name of a column, or one number per
+        row of ``data``.
     missing : {"drop", "raise", "none"}, default="drop"
         What to do with rows that lack a value in any variable used, as in statsmodels.
     criterion : {"bic", "aic", "icl"}, default="bic"
@@ -91,16 +94,18 @@ def moe(
     spec, built = FormulaSpec.fit(
         formula, data, gate, missing=missing, weights=weights, offset=offset, env=env
     )
-    if built.y is None or built.y.ndim != 1:
+    expert = _expert(family, spec)
+    if built.y is None or (built.y.ndim != 1 and built.y.shape[1] not in expert.response_columns):
         raise ValueError(
-            f"the response of {formula!r} has two columns, {spec.y_name}; give one, such as "
-            f"I({spec.y_name}) for their sum"
+            f"the response of {formula!r} has two columns, {spec.y_name}; {expert.name} experts "
+            f"take one: give one, such as I({spec.y_name}) for their sum, or family='binomial' for "
+            "successes and failures"
         )
     frame = data if isinstance(data, pd.DataFrame) else pd.DataFrame(data)
     X = union_design(built, frame.index[built.rows])
     estimator = MoERegressor(
         gate=_gate(spec),
-        expert=_expert(family, spec),
+        expert=expert,
         gate_features=list(spec.z_names),
         expert_features=list(spec.x_names),
         random_state=random_state,

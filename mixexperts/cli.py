@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("data", type=Path, help="CSV file, or Parquet by its suffix")
     fit.add_argument("--formula", required=True, help='"y ~ x | z": experts, bar, gate')
     fit.add_argument("--gate", help='terms of the gate, "~ z", instead of the bar')
-    fit.add_argument("--family", default="gaussian", help="family of the experts")
+    fit.add_argument("--family", default="gaussian", help="gaussian, poisson or binomial")
     fit.add_argument("--experts", type=_experts, default=2, metavar="K", help="2, or 1:5, or 1,2,4")
     fit.add_argument("--criterion", default="bic", help="bic, aic or icl")
     fit.add_argument("--weights", help="column of case weights")
@@ -95,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("model", type=Path, help="model.mxp of a fit")
     predict.add_argument("data", type=Path, help="CSV file, or Parquet by its suffix")
     predict.add_argument("--level", type=float, default=0.9, help="of the interval")
+    predict.add_argument("--trials", help="column of trials, for successes of binomial experts")
     predict.add_argument("--output", type=Path, required=True, help="CSV or Parquet to write")
     predict.set_defaults(run=_run_predict)
 
@@ -231,19 +232,24 @@ def _run_predict(arguments: argparse.Namespace) -> int:
             "Python with its own columns"
         )
     data = _read(arguments.data)
-    _write(predictions(model, data, arguments.level), arguments.output)
+    _write(predictions(model, data, arguments.level, arguments.trials), arguments.output)
     return 0
 
 
-def predictions(results: MoEResults, data: pd.DataFrame, level: float = 0.9) -> pd.DataFrame:
+def predictions(
+    results: MoEResults, data: pd.DataFrame, level: float = 0.9, trials: str | None = None
+) -> pd.DataFrame:
     """Data with columns ``mean``, ``std``, ``lower`` and ``upper`` of the predictions.
 
-    Rows with missing values get NaN.
+    Rows with missing values get NaN. ``trials`` names a column: predicted are then successes.
     """
     if not 0.0 < level < 1.0:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
+    if trials is not None and trials not in data.columns:
+        raise ValueError(f"the data have no column {trials!r} of trials")
     rows = results.design(data, missing="drop")
-    predictive = results.estimator.predictive(rows.X, offset=rows.offset)
+    number = None if trials is None else data[trials].to_numpy()[rows.kept]
+    predictive = results.estimator.predictive(rows.X, offset=rows.offset, trials=number)
     lower, upper = predictive.interval(level)
     columns = {
         "mean": rows.spread(predictive.mean()),

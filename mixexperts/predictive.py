@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mixexperts._arguments import count, fraction, generator, log_weights
 from mixexperts._batch import Array, Batch, Params
+from mixexperts._lattice import LEAST, MOST, integers_between, likeliest, smallest_integer
 from mixexperts._roots import Kernel, blocks, grid, highest, solve, with_turns
 from mixexperts.errors import UnsupportedCombinationError
 from mixexperts.experts.base import Expert
@@ -32,7 +34,8 @@ class Predictive:
     params : mapping of str to ndarray
         Parameters of the K experts, on the internal scale of the response.
     batch : Batch
-        Designs and offset of the n rows; its response is a placeholder of shape (n,).
+        Designs and offset of the n rows; its response is a placeholder of shape (n,), or of
+        (n, 2) where its sums are the trials of binomial experts.
     log_weight : array-like of shape (n, K)
         Log mixing weights; ``-inf`` switches an expert off in a row.
     loc, scale : float, default=0.0 and 1.0
@@ -45,7 +48,7 @@ class Predictive:
     ValueError
         If shapes disagree, weights do not sum to one, or ``scale`` is not positive.
     UnsupportedCombinationError
-        If the response has several columns; from a method, if the family lacks what it needs.
+        If the family takes no such response; from a method, if the family lacks what it needs.
 
     Notes
     -----
@@ -65,7 +68,7 @@ class Predictive:
         scale: float = 1.0,
         index: Any = None,
     ) -> None:
-        if batch.y.ndim != 1:
+        if batch.y.ndim != 1 and batch.y.shape[1] not in expert.response_columns:
             raise UnsupportedCombinationError(
                 f"expected one response per row, got shape {batch.y.shape}; take one column"
             )
@@ -79,12 +82,13 @@ class Predictive:
                 f"index must hold {batch.n_rows} labels, got {len(index)}; pass one per row"
             )
         self._expert, self._params = expert, params
-        self._log_weight = _checked(log_weight, batch.n_rows)
+        self._log_weight = log_weights(log_weight, batch.n_rows)
         self._weight = np.exp(self._log_weight)
         self._weight.flags.writeable = False
         self._loc, self._scale, self._index = float(loc), float(scale), index
         self._source, self._rows = batch, np.arange(batch.n_rows)
-        self._batch = self._at(self._rows, batch.y)
+        self._value = batch.y if batch.y.ndim == 1 else batch.y[:, 0]
+        self._batch = self._at(self._rows, self._value)
 
     def __repr__(self) -> str:
         name, (n_rows, n_experts) = self._expert.name, self._weight.shape
@@ -144,7 +148,7 @@ class Predictive:
         return self._scale * np.sqrt(self._mix(within + (mean - self._mix(mean)[:, None]) ** 2))
 
     def pdf(self, y: Any) -> Array:
-        """Density at y.
+        """Density at y; of counts the probability of y, zero where y is no integer.
 
         Parameters
         ----------
@@ -230,14 +234,18 @@ class Predictive:
         prob = np.asarray(q, dtype=float)
         if prob.ndim > 1:
             raise ValueError(f"q must be a scalar or (m,), got shape {prob.shape}; use q.ravel()")
-        flat = _fraction(prob, "q", "[0, 1]").ravel()
+        flat = fraction(prob, "q", "[0, 1]").ravel()
         ends = np.array([self._bracket(float(p)) for p in flat]).reshape(flat.size, 3, self.n_rows)
         lo, hi, start = ends.transpose(1, 2, 0).reshape(3, -1)
         rows, target = np.repeat(self._rows, flat.size), np.tile(flat, self.n_rows)
         hi, lo = np.where(target == 0.0, lo, hi), np.where(target == 1.0, hi, lo)
         for part in blocks(rows.size, _BLOCK):
-            probe = partial(self._towards, rows[part], target[part])
-            hi[part] = solve(probe, lo[part], hi[part], start[part])
+            if self._expert.discrete:
+                reaches = partial(self._reaches, rows[part], target[part])
+                hi[part] = smallest_integer(reaches, lo[part] - 1.0, hi[part])
+            else:
+                probe = partial(self._towards, rows[part], target[part])
+                hi[part] = solve(probe, lo[part], hi[part], start[part])
         quantile = self._report(hi.reshape(self.n_rows, flat.size))
         return quantile if prob.ndim else quantile[:, 0]
 
@@ -251,7 +259,7 @@ class Predictive:
         return self.ppf(0.5)
 
     def interval(self, confidence: float = 0.9) -> tuple[Array, Array]:
-        """Central interval, with equal mass below and above it.
+        """Central interval, with equal mass below and above it (of counts: at most that).
 
         Parameters
         ----------
@@ -261,13 +269,14 @@ class Predictive:
         Returns
         -------
         lower, upper : ndarray of shape (n,)
+            Both belong to the interval.
 
         Raises
         ------
         ValueError
             If ``confidence`` lies outside [0, 1].
         """
-        half = 0.5 * _fraction(confidence, "confidence", "[0, 1]")
+        half = 0.5 * fraction(confidence, "confidence", "[0, 1]")
         lower, upper = self.ppf([0.5 - half, 0.5 + half]).T
         return lower, upper
 
@@ -283,25 +292,33 @@ class Predictive:
         -------
         list of n lists of (lower, upper)
             Disjoint intervals of each row, ascending. All ends have the same density, but for
-            an end of the support.
+            an end of the support. Of counts: runs of integers, first and last, of the likeliest
+            values that together have at least that mass.
 
         Raises
         ------
         ValueError
             If ``confidence`` lies outside (0, 1).
         UnsupportedCombinationError
-            If no such region has that mass, as for counts, whose distribution has jumps.
+            If no such region has that mass, or the counts are too many to be looked at.
         """
-        mass = float(_fraction(confidence, "confidence", "(0, 1)"))
+        mass = float(fraction(confidence, "confidence", "(0, 1)"))
+        if self._expert.discrete:
+            return [likeliest(value, log_f, mass) for value, log_f in self._integers()]
         return [region for rows in self._row_blocks() for region in self._regions(rows, mass)]
 
     def mode(self) -> Array:
         """Point of highest density, within about 1e-8 of the width of that peak.
 
+        Of counts the likeliest integer, the least if several are.
+
         Returns
         -------
         ndarray of shape (n,)
         """
+        if self._expert.discrete:
+            likely = [value[log_f.argmax()] for value, log_f in self._integers()]
+            return self._report(np.array(likely, dtype=float))
         top = np.empty(self.n_rows)
         for rows in self._row_blocks():
             x, log_f = self._profile(rows)
@@ -327,15 +344,15 @@ class Predictive:
         ValueError
             If ``size`` or ``random_state`` is none of these.
         """
-        rng = _generator(random_state)
-        draws = 1 if size is None else _count(size, "size")
+        rng = generator(random_state)
+        draws = 1 if size is None else count(size, "size")
         bound = np.cumsum(self._weight, axis=1)
         bound /= bound[:, -1:]
         rows = np.tile(self._rows, draws)
         drawn = np.empty(rows.size)
         for part in blocks(rows.size, _BLOCK):
             label = (rng.random(rows[part].size)[:, None] >= bound[rows[part]]).sum(axis=1)
-            batch = self._at(rows[part], self._source.y[rows[part]])
+            batch = self._at(rows[part], self._value[rows[part]])
             drawn[part] = self._expert.sample(self._params, batch, label, rng)
         return self._report(drawn if size is None else drawn.reshape(draws, self.n_rows))
 
@@ -364,7 +381,8 @@ class Predictive:
     def _at(self, rows: Array, value: Array) -> Batch:
         designs = {name: design[rows] for name, design in self._source.designs.items()}
         offset = None if self._source.offset is None else self._source.offset[rows]
-        return Batch(value, designs, np.empty((rows.size, 0)), np.ones(rows.size), offset=offset)
+        y = self._expert.response_at(self._source.y[rows], value)
+        return Batch(y, designs, np.empty((rows.size, 0)), np.ones(rows.size), offset=offset)
 
     def _mix(self, values: Array, rows: Array | slice = slice(None)) -> Array:
         """Weighted sum over experts of (c, K) values; those of weight zero may be anything."""
@@ -376,6 +394,9 @@ class Predictive:
         log_weight = self._log_weight[rows]
         with np.errstate(over="ignore", invalid="ignore"):
             log_joint = log_weight + self._expert.log_prob(self._params, self._at(rows, value))
+        if self._expert.discrete:
+            whole = np.isnan(value) | (np.isfinite(value) & (value == np.floor(value)))
+            log_weight = np.where(whole[:, None], log_weight, -np.inf)
         log_joint = np.where(log_weight > -np.inf, log_joint, -np.inf)
         return np.asarray(np.logaddexp.reduce(log_joint, axis=1))
 
@@ -420,6 +441,25 @@ class Predictive:
             step = np.copysign(size * np.exp(-self._log_density(rows, x)), short)
         return short > 0.0, np.abs(short) <= _EPS * np.where(rounded, 0.5, 2.0 * target), step
 
+    def _reaches(self, rows: Array, q: Array, i: Array, value: Array) -> Array:
+        """Whether the distribution function at counts has come to q, by the smaller tail."""
+        rows, q = rows[i], q[i]
+        cdf = self._lower(rows, value)
+        reached = np.where(q > 0.5, self._upper(rows, value, cdf) <= 1.0 - q, cdf >= q)
+        # Sums over experts are good to a few roundings.
+        return np.asarray(reached | (np.abs(cdf - q) <= 4.0 * _EPS * q))
+
+    def _integers(self) -> Iterator[tuple[Array, Array]]:
+        """Row by row the integers that hold all but 1e-16 of the mass, and their log masses."""
+        ends = [self._expert.quantile(self._params, self._batch, p) for p in (LEAST, MOST)]
+        for row, on in enumerate(self._weight > 0.0):
+            value = integers_between(ends[0][row, on], ends[1][row, on])
+            if value is None:
+                raise UnsupportedCombinationError(
+                    f"row {row} has too many likely counts to look at each; use interval()"
+                )
+            yield value, grid(self._log_density, self._rows[[row]], value[None], _BLOCK)[0]
+
     def _row_blocks(self) -> Iterator[Array]:
         size = max(1, 4 * _BLOCK // (_LEVELS.size * self.n_experts))
         return (self._rows[part] for part in blocks(self.n_rows, size))
@@ -428,7 +468,7 @@ class Predictive:
         """Points (r, m) that sample every expert and hold every peak and valley; log densities."""
         from scipy.special import ndtr
 
-        batch, on = self._at(rows, self._source.y[rows]), self._weight[rows][:, None] > 0.0
+        batch, on = self._at(rows, self._value[rows]), self._weight[rows][:, None] > 0.0
         levels = [self._expert.quantile(self._params, batch, float(p)) for p in ndtr(_LEVELS)]
         q = np.stack(levels, axis=1)
         # Each expert starts a little later than the one before, so that equal experts interleave.
@@ -451,45 +491,3 @@ class Predictive:
         cuts = np.searchsorted(row[::2], np.arange(1, rows.size))
         pairs = np.split(self._report(edge).reshape(-1, 2), cuts)
         return [[(lower, upper) for lower, upper in pair.tolist()] for pair in pairs]
-
-
-def _checked(log_weight: Any, n_rows: int) -> Array:
-    array = np.array(log_weight, dtype=float)
-    if array.ndim != 2 or array.shape[0] != n_rows or array.shape[1] == 0:
-        raise ValueError(
-            f"log_weight must have shape ({n_rows}, K), got {array.shape}; give one line per row"
-        )
-    with np.errstate(over="ignore"):
-        total = np.exp(array).sum(axis=1)
-    for row in np.flatnonzero(~(np.abs(total - 1.0) <= 1e-8)):
-        raise ValueError(
-            f"mixing weights must sum to 1, those of row {row} sum to {total[row]:.9g}; pass "
-            "normalised log weights"
-        )
-    return array
-
-
-def _fraction(value: Any, name: str, within: str) -> Array:
-    """Value(s) as an array, refused outside ``within``: "[0, 1]" or "(0, 1)"."""
-    array = np.asarray(value, dtype=float)
-    inside = (array >= 0.0) & (array <= 1.0) if within[0] == "[" else (array > 0.0) & (array < 1.0)
-    if not inside.all():
-        raise ValueError(
-            f"{name} must lie in {within}, got {array[~inside].flat[0]}; divide percents by 100"
-        )
-    return array
-
-
-def _count(value: Any, name: str) -> int:
-    if isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 0:
-        return int(value)
-    raise ValueError(f"{name} must be an integer >= 0 or None, got {value!r}; try {name}=1")
-
-
-def _generator(random_state: Any) -> np.random.Generator:
-    if isinstance(random_state, np.random.Generator):
-        return random_state
-    if isinstance(random_state, np.random.RandomState):
-        return np.random.default_rng(random_state.randint(0, 2**32, size=4, dtype=np.uint32))
-    seed = None if random_state is None else _count(random_state, "random_state")
-    return np.random.default_rng(seed)

@@ -300,7 +300,7 @@ class MoEResults:
         return self.data
 
     def predict(self, data: pd.DataFrame | None = None, *, offset: Any = None) -> pd.Series:
-        """Mean of the response for each row of a data frame.
+        """Mean of the response for each row of a data frame (binomial: probability of success).
 
         Parameters
         ----------
@@ -376,13 +376,18 @@ class MoEResults:
         resp = self.estimator.responsibilities(rows.X, rows.y, offset=rows.offset)
         return self._named(resp, rows)
 
-    def predictive(self, data: pd.DataFrame | None = None, *, offset: Any = None) -> Predictive:
+    def predictive(
+        self, data: pd.DataFrame | None = None, *, offset: Any = None, trials: Any = None
+    ) -> Predictive:
         """Predictive distribution of the response for each row.
 
         Parameters
         ----------
         data, offset
             As in :meth:`predict`.
+        trials : str, int or array-like of shape (n,), optional
+            Trials of binomial experts, or the column that holds them: the distribution is that
+            of the successes. By default one trial.
 
         Returns
         -------
@@ -394,7 +399,12 @@ class MoEResults:
             As in :meth:`design`, also for missing values: a distribution has no NaN.
         """
         rows = self.design(data, offset=offset)
-        return self.estimator.predictive(rows.X, offset=rows.offset)
+        if isinstance(trials, str):
+            frame = self._data(data)
+            if trials not in frame.columns:
+                raise ValueError(f"trials={trials!r} is not a column of data")
+            trials = frame[trials]
+        return self.estimator.predictive(rows.X, offset=rows.offset, trials=trials)
 
     def _named(self, values: Array, rows: Rows) -> pd.DataFrame:
         import pandas as pd

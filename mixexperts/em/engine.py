@@ -68,6 +68,8 @@ class EMResult:
         Gain of log-likelihood that one more EM step predicts.
     separated : bool
         Whether the gate separates the experts perfectly.
+    separated_experts : tuple of int
+        Experts whose coefficients have no finite maximum.
     """
 
     theta: Theta
@@ -82,6 +84,7 @@ class EMResult:
     level: Array
     predicted_gain: float
     separated: bool = False
+    separated_experts: tuple[int, ...] = ()
 
     @property
     def sound(self) -> bool:
@@ -350,4 +353,13 @@ class _Run:
             separated=point.ok
             and self.model.gate_penalty.is_null
             and self.model.gate.separation(point.theta.gate, part(point.stats, "gate")),
+            separated_experts=self.separated_experts(point),
         )
+
+    def separated_experts(self, point: _Point) -> tuple[int, ...]:
+        if not point.ok:
+            return ()
+        separated = self.model.expert.separation(
+            point.theta.expert, part(point.stats, "expert"), self.model.expert_penalty
+        )
+        return tuple(np.flatnonzero(separated).tolist())

@@ -68,7 +68,7 @@ def _standardized(values: Array, weight: Array) -> Array:
     return standard
 
 
-def _cloud(batch: Batch) -> tuple[Array, Array]:
+def _cloud(model: Model, batch: Batch) -> tuple[Array, Array]:
     """Features (u, d) and response (u, 1) of each unit, standardised.
 
     The features are those in ``designs["features"]`` if the batch has them, and the columns of
@@ -83,8 +83,7 @@ def _cloud(batch: Batch) -> tuple[Array, Array]:
         features = batch.sum_units(batch.X) / per_unit
         if batch.Z.shape[1] and not np.array_equal(batch.Z, features):
             features = np.hstack([features, batch.Z])
-    response = batch.y if batch.offset is None else batch.y - batch.offset
-    response = batch.sum_units(response.reshape(batch.n_rows, -1)) / per_unit
+    response = batch.sum_units(model.expert.working_response(batch)[:, None]) / per_unit
     features = _standardized(features, batch.weight)
     response = _standardized(response, batch.weight)
     if response.size:
@@ -121,7 +120,7 @@ def _soften(resp: Array) -> Array:
 
 def _kmeans(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:
     """Weighted k-means on (x, y), with a random balance between x and y."""
-    features, response = _cloud(batch)
+    features, response = _cloud(model, batch)
     cloud = np.hstack([features, response * 2.0 ** rng.uniform(-1.0, 2.0)])
     order = _canonical_order(cloud, rng)
     centres = cloud[[_pick(batch.weight, order, rng)]]
@@ -159,9 +158,9 @@ def _weighted_groups(values: Array, weight: Array, share: Array) -> Array:
 def _residual(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:
     """Weighted quantiles of the residuals of a single expert, tilted along a direction of x."""
     single = theta_from_responsibilities(model, batch, np.ones((batch.n_units, 1)), rng)
-    residual = batch.sum_units(batch.y[:, None] - model.expert.mean(single.expert, batch))
+    residual = batch.sum_units(model.expert.residual(single.expert, batch))
     values = _standardized(residual, batch.weight)
-    features, _ = _cloud(batch)
+    features, _ = _cloud(model, batch)
     tilt = features @ rng.standard_normal(features.shape[1])
     tilt *= rng.uniform(0.0, 1.0) / max(np.sqrt(features.shape[1]), 1.0)
     values = values[:, 0] + tilt if values.size else tilt
@@ -172,7 +171,7 @@ def _residual(model: Model, batch: Batch, n_experts: int, rng: np.random.Generat
 
 def _random(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:
     """A random partition of the (x, y) space into cells around random centres."""
-    cloud = np.hstack(_cloud(batch))
+    cloud = np.hstack(_cloud(model, batch))
     stretch = 2.0 ** rng.uniform(-1.5, 1.5, size=cloud.shape[1])
     centres = rng.standard_normal((n_experts, cloud.shape[1])) * stretch
     label = _distances(cloud * stretch, centres).argmin(axis=1)
@@ -181,7 +180,7 @@ def _random(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator
 
 def _elemental(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:
     """Each expert is fitted to a handful of rows; rows then go to the expert nearest to them."""
-    cloud = np.hstack(_cloud(batch))
+    cloud = np.hstack(_cloud(model, batch))
     order = _canonical_order(cloud, rng)
     resp = np.full((batch.n_units, n_experts), 1e-6)
     for k in range(n_experts):
@@ -189,8 +188,7 @@ def _elemental(model: Model, batch: Batch, n_experts: int, rng: np.random.Genera
             picked = cloud[_pick(batch.weight, order, rng)]
             resp[(cloud == picked).all(axis=1), k] = 1.0  # the row, however often it is there
     rough = model.expert.init_params(batch, resp, rng)
-    distance = (batch.y[:, None] - model.expert.mean(rough, batch)) ** 2
-    label = batch.sum_units(distance).argmin(axis=1)
+    label = batch.sum_units(model.expert.distance(rough, batch)).argmin(axis=1)
     return theta_from_responsibilities(model, batch, _soften(_one_hot(label, n_experts)), rng)
 
 
@@ -234,10 +232,9 @@ def split_worst(model: Model, batch: Batch, theta: Theta, rng: np.random.Generat
         splittable[mass.argmax()] = True
     worst = int(np.where(splittable, mean_log, np.inf).argmin())
 
-    mean = model.expert.mean(theta.expert, batch)[:, worst]
-    residual = batch.sum_units((batch.y - mean)[:, None])
+    residual = batch.sum_units(model.expert.residual(theta.expert, batch)[:, [worst]])
     residual = residual / np.sqrt(weighted[:, worst] @ residual**2 / mass[worst] + 1e-300)
-    features, _ = _cloud(batch)
+    features, _ = _cloud(model, batch)
     direction = rng.standard_normal(features.shape[1])
     balance = rng.uniform(0.0, np.pi / 2)
     place = np.cos(balance) * residual[:, 0] + np.sin(balance) * (features @ direction)

@@ -1,6 +1,8 @@
 """Expert families: f_k(y | x)."""
 
 from mixexperts.experts.base import Expert
+from mixexperts.experts.binomial import Binomial
 from mixexperts.experts.gaussian import Gaussian
+from mixexperts.experts.poisson import Poisson
 
-__all__ = ["Expert", "Gaussian"]
+__all__ = ["Binomial", "Expert", "Gaussian", "Poisson"]

@@ -51,6 +51,10 @@ class Expert(ABC):
     param_names: ClassVar[tuple[str, ...]]
     #: The response may be shifted and scaled to a common scale inside the fit.
     affine_response: ClassVar[bool] = False
+    #: The response takes integers only; :meth:`log_prob` is then the log of a probability.
+    discrete: ClassVar[bool] = False
+    #: Numbers of columns that the response may have.
+    response_columns: ClassVar[tuple[int, ...]] = (1,)
 
     #: Elementwise part in the fused kernels; None: passes run on the methods below.
     fused_code: ClassVar[int | None] = None
@@ -67,6 +71,15 @@ class Expert(ABC):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         register("expert", cls)
+
+    def check_terms(self) -> None:
+        """Raise if ``degree`` is no integer >= 0, or if no column is left."""
+        if isinstance(self.degree, bool) or not isinstance(self.degree, int | np.integer):
+            raise TypeError(f"degree must be an integer >= 0, got {self.degree!r}")
+        if self.degree < 0:
+            raise ValueError(f"degree must be an integer >= 0, got {self.degree!r}")
+        if self.degree == 0 and not self.fit_intercept:
+            raise ValueError("degree=0 with fit_intercept=False leaves no column; set one of them")
 
     # --- what EM needs -----------------------------------------------------------------
 
@@ -152,6 +165,10 @@ class Expert(ABC):
         """What :meth:`at_boundary` means, to complete 'expert 2 ...'."""
         return "lies on the boundary of the parameters"
 
+    def separation(self, params: Params, stats: Stats, penalty: Penalty) -> Array:
+        """Which experts have coefficients without a finite maximum, (K,) bool."""
+        return np.zeros(len(stats["mass"]), dtype=bool)
+
     def permute(self, params: Params, order: Array) -> Params:
         """The same experts in another order."""
         return {name: values[order] for name, values in params.items()}
@@ -183,7 +200,27 @@ class Expert(ABC):
         intercept = (raw["intercept"] - loc) / scale
         return {"coef": design.engine_coefficients(intercept, raw["coef"] / scale)}
 
+    # --- what starts are made from -----------------------------------------------------------
+
+    def working_response(self, batch: Batch) -> Array:
+        """The response on the scale of the linear predictor, less the offset, (n,)."""
+        response: Array = batch.y if batch.offset is None else batch.y - batch.offset
+        return response
+
+    def residual(self, params: Params, batch: Batch) -> Array:
+        """Residuals of each expert that may be compared between rows, (n, K)."""
+        residual: Array = batch.y[:, None] - self.mean(params, batch)
+        return residual
+
+    def distance(self, params: Params, batch: Batch) -> Array:
+        """How far each row is from each expert, (n, K); the nearest expert takes the row."""
+        return self.residual(params, batch) ** 2
+
     # --- what predictions need -------------------------------------------------------------
+
+    def response_at(self, y: Array, value: Array) -> Array:
+        """A response like ``y`` that takes the values (n,) of the predictive distribution."""
+        return value
 
     @abstractmethod
     def mean(self, params: Params, batch: Batch) -> Array:

@@ -55,12 +55,7 @@ class Gaussian(Expert):
     has_derivatives: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if isinstance(self.degree, bool) or not isinstance(self.degree, int | np.integer):
-            raise TypeError(f"degree must be an integer >= 0, got {self.degree!r}")
-        if self.degree < 0:
-            raise ValueError(f"degree must be an integer >= 0, got {self.degree!r}")
-        if self.degree == 0 and not self.fit_intercept:
-            raise ValueError("degree=0 with fit_intercept=False leaves no column; set one of them")
+        self.check_terms()
         if not 0.0 < self.scale_floor < 1.0:
             raise ValueError(f"scale_floor must lie in (0, 1), got {self.scale_floor!r}")
 

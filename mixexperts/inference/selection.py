@@ -125,7 +125,7 @@ def select(
     ----------
     est : estimator
         Not changed; clones of it are fitted. Its ``init`` must be a name.
-    X, y : array-like of shape (n, n_features) and (n,)
+    X, y : array-like of shape (n, n_features) and (n,) or (n, 2)
         Data.
     n_experts : int or iterable of int, default=range(1, 6)
         Numbers of experts to try.
@@ -134,7 +134,8 @@ def select(
     criterion : str, default="bic"
         What :attr:`Selection.best_estimator` goes by.
     sample_weight, offset : array-like of shape (n,), optional
-        Case weights >= 0, and the known part of every expert's mean in units of y.
+        Case weights >= 0, and the known part of every expert's linear predictor (in units of y;
+        for counts of the log mean or the log odds).
 
     Returns
     -------
@@ -221,6 +222,7 @@ def _row(
     for name in criteria:
         row[name] = getattr(fitted, name)(X, y, sample_weight=sample_weight, offset=offset)
     flags = list(fitted.flags_) + ["gate separates experts perfectly"] * bool(fitted.separated_)
+    flags += [f"expert {k + 1} is separated" for k in fitted.separated_experts_.nonzero()[0]]
     row |= {
         "status": fitted.status_,
         "reached_best": int(table["reached_best"].sum()),

@@ -21,8 +21,8 @@ GAUSSIAN, POISSON, BINOMIAL = 0, 1, 2
 CONSTANT, SOFTMAX, GAUSSIAN_GATE = 0, 1, 2
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
-# Largest exponent that does not overflow.
-_TOP = 709.0
+# Largest eta of a Poisson mean, as in the reference: the square of the mean stays a number.
+_TOP = 300.0
 
 
 # --- elementwise parts of the families ---------------------------------------------------------
@@ -40,8 +40,8 @@ def _gaussian_density(y, mean, scale, log_f, m):
 @njit(fastmath=EXACT, error_model="numpy")
 def _poisson_density(y, mean, log_f, m):
     for i in range(m):
-        eta = mean[i]
-        rate = exp(min(eta, _TOP))
+        eta = min(mean[i], _TOP)
+        rate = exp(eta)
         mean[i] = rate
         log_f[i] = y[i] * eta - rate
 

@@ -48,6 +48,22 @@ def _normalize(values, n_experts, m, top, total):
 
 
 @njit(fastmath=EXACT, error_model="numpy")
+def _add_shifted(score, n_experts, m, top, joint):
+    """Take its largest entry off each row of scores, then add them: huge ones swallow nothing."""
+    for i in range(m):
+        top[i] = score[0, i]
+    for k in range(1, n_experts):
+        row = score[k]
+        for i in range(m):
+            top[i] = max(top[i], row[i])
+    for k in range(n_experts):
+        row, out = score[k], joint[k]
+        for i in range(m):
+            row[i] -= top[i]
+            out[i] += row[i]
+
+
+@njit(fastmath=EXACT, error_model="numpy")
 def _log_density(top, total, gate_top, gate_total, out, m):
     for i in range(m):
         out[i] += (top[i] - gate_top[i]) + log(total[i] / gate_total[i])
@@ -110,8 +126,10 @@ def mixture(
             predictor(logits[k], Zt, len(Zt), m, score[k])
         else:
             fill(score[k], 0.0, m)
-        if gate_code != CONSTANT:
+        if gate_code == GAUSSIAN_GATE:
             add_scaled(joint[k], 1.0, score[k], m)
+    if gate_code == SOFTMAX:
+        _add_shifted(score, K, m, top, joint)
     _normalize(joint, K, m, top, total)
     if gate_code == SOFTMAX:
         _normalize(score, K, m, gate_top, gate_total)

@@ -44,7 +44,8 @@ def solve_symmetric(hess: Array, rhs: Array) -> Array:
             return full
     # Singular or nearly so: the eigenvalues tell the rank.
     values, vectors = np.linalg.eigh(hess)
-    keep = values > _EIGEN_RATIO * hess.shape[0] * max(values[-1], 0.0)
+    # Below the least normal number the inverse would overflow.
+    keep = values > max(_EIGEN_RATIO * hess.shape[0] * values[-1], np.finfo(float).tiny)
     inverse = np.where(keep, 1.0, 0.0) / np.where(keep, values, 1.0)
     solution: Array = vectors @ (inverse * (vectors.T @ rhs))
     return solution

@@ -30,7 +30,7 @@ class Source:
         Complete rows of the variables: features of an estimator, raw columns of results.
     X : array-like of shape (n, n_columns)
         These rows as the estimator takes them.
-    y : ndarray of shape (n,) or None
+    y : ndarray of shape (n,) or (n, 2), or None
         Response as the formula states it.
     offset : ndarray of shape (n,) or None
         Known part of the mean; None where the model has none.
@@ -49,6 +49,16 @@ class Source:
     variables: tuple[str, ...]
     gate_variables: tuple[str, ...]
     response: str
+
+    @property
+    def heights(self) -> Array:
+        """Where the rows are drawn, (n,): y, or the share of successes (NaN without trials)."""
+        y = np.asarray(self.y, dtype=float)
+        if y.ndim == 1:
+            return y
+        trials = y.sum(axis=1)
+        share: Array = np.where(trials > 0.0, y[:, 0] / np.maximum(trials, 1.0), np.nan)
+        return share
 
     @property
     def n_experts(self) -> int:
@@ -207,8 +217,7 @@ def _from_results(results: Any, data: Any, offset: Any, response: bool) -> Sourc
     rows = results.design(data, response=response, offset=offset, missing="drop")
     frame = results.data if data is None else data
     spec = results.spec
-    if response and np.ndim(rows.y) != 1:
-        raise ValueError(f"the response {spec.y_name!r} has several columns; one can be drawn")
+    two = response and np.ndim(rows.y) == 2
     text = f"{spec.formula.partition('~')[2]} {spec.gate}"
     variables = _in_order(spec.variables, text, frame.columns)
     return Source(
@@ -220,7 +229,7 @@ def _from_results(results: Any, data: Any, offset: Any, response: bool) -> Sourc
         offset=rows.offset,
         variables=variables,
         gate_variables=tuple(name for name in variables if _position(name, spec.gate) >= 0),
-        response=spec.y_name,
+        response=f"share of {spec.y_name.partition(' + ')[0]}" if two else spec.y_name,
     )
 
 
@@ -268,12 +277,18 @@ def _from_estimator(estimator: Any, X: Any, y: Any, offset: Any, response: bool)
         results=None,
         data=frame,
         X=frame if hasattr(estimator, "feature_names_in_") else frame.to_numpy(),
-        y=_column(y, len(frame), "y") if response else None,
+        y=_response(estimator, y, len(frame)) if response else None,
         offset=None if offset is None else _column(offset, len(frame), "offset"),
         variables=tuple(names[j] for j in sorted(used)),
         gate_variables=tuple(names[int(j)] for j in design.gate_columns),
         response=str(getattr(y, "name", None) or "y"),
     )
+
+
+def _response(estimator: Any, y: Any, n: int) -> Array:
+    if np.shape(y) == (n, 2) and 2 in estimator.model_.expert.response_columns:
+        return np.asarray(y, dtype=float)
+    return _column(y, n, "y")
 
 
 def _column(values: Any, n: int, name: str) -> Array:

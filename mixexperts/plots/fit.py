@@ -69,7 +69,8 @@ def plot_fit(
         Values of the other variables. By default labels and variables of two values are at
         their most frequent value, other numbers at their mean (estimator) or median (results).
     interval : float or None, default=0.9
-        Probability of the central predictive band; None for no band.
+        Probability of the central predictive band; None for no band. Binomial experts have
+        none: their points are shares of successes, their curves probabilities.
     n_grid : int, default=200
         Points per curve.
     offset : array-like of shape (n,), optional
@@ -110,7 +111,7 @@ def plot_fit(
     with page(ax) as ax:
         _limits(ax, points, mixture)
         handles: list[Any] = []
-        if interval is not None:
+        if interval is not None and mixture["lower"].notna().any():
             band = ax.fill_between(
                 mixture["x"],
                 mixture["lower"],

@@ -39,7 +39,8 @@ def fit_frame(
         Values of the other variables. By default labels and variables of two values are at
         their most frequent value, other numbers at their mean (estimator) or median (results).
     interval : float or None, default=0.9
-        Probability of the central predictive interval; None leaves it out.
+        Probability of the central predictive interval; None leaves it out. Binomial experts
+        have none: their curves are probabilities.
     n_grid : int, default=200
         Number of points.
     offset : array-like of shape (n,), optional
@@ -76,7 +77,8 @@ def fit_table(
     X, offset = src.grid(name, values, held)
     predictive = src.estimator.predictive(X, offset=offset)
     lower = upper = np.full(len(values), np.nan)
-    if interval is not None:
+    # The interval of a single trial says nothing that the probability does not.
+    if interval is not None and max(src.estimator.model_.expert.response_columns) == 1:
         lower, upper = predictive.interval(interval)
     mixture = pd.DataFrame(
         {
@@ -148,7 +150,7 @@ def points_table(src: Source, feature: Any, at: Mapping[str, Any] | None) -> pd.
         src.responsibilities(), columns=expert_names(src.n_experts), index=src.data.index
     )
     resp.insert(0, "x", src.data[name].to_numpy())
-    resp.insert(1, "y", src.y)
+    resp.insert(1, "y", src.heights)
     resp.insert(2, "at_held", src.at_held(held))
     resp.attrs = {"feature": name, "response": src.response, "held": held}
     return resp

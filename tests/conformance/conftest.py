@@ -52,6 +52,7 @@ def _responses(rng, n):
     yield rng.gamma(2.0, size=n)
     yield rng.poisson(3.0, size=n).astype(float)
     yield rng.beta(2.0, 2.0, size=n)
+    yield np.column_stack([rng.integers(0, 6, size=n), rng.integers(0, 6, size=n)]).astype(float)
     yield rng.integers(0, 2, size=n).astype(float)
 
 
@@ -102,13 +103,14 @@ def redraw(model, theta, batch, rng):
     bound = np.cumsum(np.exp(score - np.logaddexp.reduce(score, axis=1, keepdims=True)), axis=1)
     label = (rng.random(batch.n_units)[:, None] >= bound[:, :-1]).sum(axis=1)
     row_label = label if batch.unit is None else label[batch.unit]
-    y = model.expert.sample(theta.expert, batch, row_label, rng)
-    return dataclasses.replace(batch, y=y), label
+    drawn = model.expert.sample(theta.expert, batch, row_label, rng)
+    return dataclasses.replace(batch, y=model.expert.response_at(batch.y, drawn)), label
 
 
 def make_theta(model, batch, rng, n_experts=N_EXPERTS, jitter=0.3):
     """Parameters in general position: fitted to thirds of the response, then moved."""
-    level = batch.sum_units(batch.y[:, None])[:, 0]
+    y = batch.y if batch.y.ndim == 1 else model.expert.working_response(batch)
+    level = batch.sum_units(y[:, None])[:, 0]
     rank = np.argsort(np.argsort(level + 1e-6 * rng.standard_normal(batch.n_units)))
     hard = np.eye(n_experts)[rank * n_experts // batch.n_units]
     resp = 0.9 * hard + 0.1 / n_experts

@@ -116,6 +116,18 @@ def test_an_expert_out_of_reach_has_no_mass(gate, distance, case):
     assert (fused["expert.mass"] > 0).tolist() == (plain["expert.mass"] > 0).tolist()
 
 
+@pytest.mark.parametrize("size", [1e6, 1e20, 1e46])
+def test_a_steep_gate_does_not_swallow_the_densities(expert, size, case):
+    model, theta, batch = case(Softmax(), expert, "offset")
+    if not is_fused(model):
+        return
+    # no row on the edge between two experts, where rounding decides who takes it
+    logits = np.sort(batch.Z @ theta.gate["coef"].T, axis=1)
+    assert np.diff(logits, axis=1)[:, -1].min() > 1e-4
+    steep = Theta({"coef": size * theta.gate["coef"]}, theta.expert)
+    assert_same(model, steep, batch)
+
+
 @pytest.mark.parametrize("value", [1e100, 1e154, 1e200])
 def test_rows_without_support_are_seen_alike(value, case):
     """The log-likelihood is that of the reference, -inf where the exponent overflows."""

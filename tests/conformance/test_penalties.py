@@ -135,6 +135,7 @@ def test_solve_symmetric_with_columns_of_very_different_size(rng):
 def test_solve_symmetric_at_the_edges():
     assert solve_symmetric(np.empty((0, 0)), np.empty(0)).shape == (0,)
     assert_allclose(solve_symmetric(np.zeros((2, 2)), np.zeros(2)), 0.0)
+    assert_allclose(solve_symmetric(np.full((2, 2), 1e-320), np.ones(2)), 0.0)
     assert np.isnan(solve_symmetric(np.diag([1.0, np.nan]), np.ones(2))).all()
     assert np.isnan(solve_symmetric(np.eye(2), np.array([1.0, np.inf]))).all()
     assert np.isnan(solve_symmetric(np.array([[1.0, np.nan], [np.nan, 1.0]]), np.ones(2))).all()
