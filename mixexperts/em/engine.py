@@ -210,7 +210,7 @@ class _Run:
         self.em_pass = choose_pass(model, backend)
         self.monitor = monitor
         self.executor = executor
-        self.handle = executor.scatter([source] if isinstance(source, Batch) else list(source))
+        self.handle = executor.scatter([source] if isinstance(source, Batch) else source)
         self.accelerator: Accelerator | None = None
         if accelerate is not False:
             self.accelerator = Anderson() if accelerate is True else accelerate
