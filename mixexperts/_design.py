@@ -166,8 +166,9 @@ class DesignMap:
 
         if n_rows > _QR_ROWS:
             if gram is None:
-                gram = sum(block.T @ block for block in blocks())
-            assert gram is not None
+                gram = np.zeros((self.n_columns, self.n_columns))
+                for block in blocks():
+                    gram += block.T @ block
             values = np.linalg.eigvalsh(gram)
             if values[0] > _GRAM_RATIO * values[-1]:
                 lower: Array = np.linalg.cholesky(gram)

@@ -65,9 +65,7 @@ class Moments:
             weight,
             self.unit,
             self.unit_mean + step * share,
-            self.unit_scatter
-            + other.unit_scatter
-            + np.outer(step, step) * (self.weight * share),
+            self.unit_scatter + other.unit_scatter + np.outer(step, step) * (self.weight * share),
             np.maximum(self.size, other.size),
         )
 
