@@ -171,7 +171,8 @@ class Streamed:
         source = self.chunks.source
         if not isinstance(source, ArraySource) or not source.in_memory:
             return sample, self.summary.sample_rows
-        weight = None if source.sample_weight is None else np.asarray(source.sample_weight)
+        weight = source.sample_weight
+        weight = None if weight is None else np.asarray(weight, dtype=np.float64)
         used = slice(None) if weight is None or weight.all() else weight > 0
         block = Block(source.X, source.y, weight, source.offset).take(used)
         return _batch(frame, block), None if isinstance(used, slice) else used

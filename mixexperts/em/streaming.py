@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -137,6 +138,7 @@ class PassBar:
         self._rows = 0
         self._seconds = 0.0
         self._started = time.perf_counter()
+        self._highest = -math.inf
         self._value = ""
         # At most 80 columns in all.
         bar = "|{bar:10}| {percentage:3.0f}% " if n_rows else ""
@@ -158,9 +160,10 @@ class PassBar:
         self._bar.update(n_rows)
 
     def end(self, log_likelihood: float | None) -> None:
-        """The pass ended at so large a log-likelihood."""
+        """The pass ended at so large a log-likelihood; the highest so far is shown."""
         self._seconds += time.perf_counter() - self._started
-        if log_likelihood is not None:
+        if log_likelihood is not None and log_likelihood > self._highest:
+            self._highest = log_likelihood
             self._value = f", log-likelihood {log_likelihood + self._log_jacobian:.2f}"
 
     def close(self) -> None:

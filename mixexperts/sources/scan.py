@@ -161,7 +161,7 @@ class Scan:
         self._n_given = first_row + block.n_rows
         names = self._source.feature_names
         _finite(block.X, names or [f"x{j}" for j in range(block.X.shape[1])], "X", first_row)
-        y = block.y.reshape(block.n_rows, -1)
+        y = block.y if block.y.ndim == 2 else block.y[:, None]
         named = self._source.response_names
         _finite(y, named if len(named) == y.shape[1] else ["y"] * y.shape[1], "y", first_row)
         if block.offset is not None:
