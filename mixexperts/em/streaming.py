@@ -71,8 +71,11 @@ class StreamExecutor:
         self._bar: PassBar | None = None
 
     def scatter(self, stream: Stream) -> Stream:
-        """Nothing is placed: the rows are read when they are needed."""
-        if self._bar is None and stream.show:
+        """Nothing is placed: the rows are read when they are needed. A run begins."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+        if stream.show:
             self._bar = PassBar(stream.n_rows, stream.log_jacobian)
         return stream
 

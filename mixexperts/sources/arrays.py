@@ -77,6 +77,17 @@ class ArraySource(Source):
         return isinstance(self.X, np.ndarray) and not isinstance(self.X, np.memmap)
 
     def blocks(self, rows: int) -> Iterator[Block]:
+        """All blocks from the first on; a new iterator at every call.
+
+        Parameters
+        ----------
+        rows : int
+            Rows per block.
+
+        Yields
+        ------
+        Block
+        """
         for i in range(0, self.n_rows, rows):
             parts = (self.X, self.y, self.sample_weight, self.offset)
             yield Block(*(_slice(part, i, i + rows) for part in parts))

@@ -14,7 +14,7 @@ from mixexperts._batch import Array
 class Block(NamedTuple):
     """Some rows of a source.
 
-    Attributes
+    Parameters
     ----------
     X : ndarray of shape (m, n_features)
         Features; numbers of any kind.
@@ -35,7 +35,16 @@ class Block(NamedTuple):
         return len(self.y)
 
     def take(self, rows: Any) -> Block:
-        """Some of the rows, by a slice, a mask or indices."""
+        """Some of the rows.
+
+        Parameters
+        ----------
+        rows : slice, mask or indices
+
+        Returns
+        -------
+        Block
+        """
         return Block(*(None if part is None else part[rows] for part in self))  # type: ignore[arg-type]
 
 

@@ -67,6 +67,17 @@ class IteratorSource(Source):
         self.response_names = self._response or ("y",)
 
     def blocks(self, rows: int) -> Iterator[Block]:
+        """All blocks from the first on; a new iterator at every call.
+
+        Parameters
+        ----------
+        rows : int
+            Not used: the function decides.
+
+        Yields
+        ------
+        Block
+        """
         made = self.factory()
         if not isinstance(made, Iterable):
             raise TypeError(

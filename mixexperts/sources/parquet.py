@@ -12,6 +12,9 @@ import numpy as np
 from mixexperts._batch import Array
 from mixexperts.sources.base import Block, Source, column_list, missing_columns
 
+# Bytes of a column that are read from a file at once.
+_BUFFER_BYTES = 1 << 20
+
 Location: TypeAlias = str | os.PathLike[str]
 
 
@@ -86,18 +89,11 @@ class ParquetSource(Source):
         return dataset.dataset(self.files, format="parquet")
 
     def _check_schema(self) -> None:
-        types = _arrow("pyarrow.types")
         schema = self._dataset().schema
         where = str(self._place) if isinstance(self._place, str) else f"{self.files[0]}, ..."
         missing_columns(self.columns, schema.names, where)
         for name in self.columns:
-            kind = schema.field(name).type
-            kind = kind.value_type if types.is_dictionary(kind) else kind
-            number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
-            if not (number or types.is_boolean(kind)):
-                raise ValueError(
-                    f"column {name!r} of {where} holds {kind}, not numbers; encode it as numbers"
-                )
+            _refuse_text(name, schema.field(name).type, where)
 
     @property
     def n_rows(self) -> int:
@@ -105,32 +101,48 @@ class ParquetSource(Source):
         return int(self._dataset().count_rows())
 
     def blocks(self, rows: int) -> Iterator[Block]:
-        options = _arrow("pyarrow.dataset").ParquetFragmentScanOptions(
-            pre_buffer=False, use_buffered_stream=True
-        )
-        # Little is read ahead here: the thread that calls this already reads ahead of the fit.
-        batches = self._dataset().to_batches(
-            columns=list(self.columns),
-            batch_size=self.batch_rows,
-            batch_readahead=1,
-            fragment_readahead=1,
-            fragment_scan_options=options,
-            use_threads=False,
-        )
-        for batch in batches:
-            if batch.num_rows:
-                yield self._block(batch)
+        """All blocks from the first on; a new iterator at every call.
 
-    def _block(self, batch: Any) -> Block:
-        n_features, n_response = len(self.feature_names), len(self.response_names)
-        X = np.empty((batch.num_rows, n_features))
-        for j in range(n_features):
-            X[:, j] = _floats(batch.column(j))
-        y = [_floats(batch.column(n_features + j)) for j in range(n_response)]
-        more = [_floats(column) for column in batch.columns[n_features + n_response :]]
+        Parameters
+        ----------
+        rows : int
+            Not used: ``batch_rows`` decides.
+
+        Yields
+        ------
+        Block
+        """
+        keys = _arrow("pyarrow.dataset").get_partition_keys
+        parquet = _arrow("pyarrow.parquet")
+        for fragment in self._dataset().get_fragments():
+            # Read through a buffer: of a row group, only what is being decoded is held.
+            with parquet.ParquetFile(
+                fragment.path, buffer_size=_BUFFER_BYTES, pre_buffer=False
+            ) as file:
+                yield from self._file(file, fragment.path, keys(fragment.partition_expression))
+
+    def _file(self, file: Any, path: str, folders: dict[str, Any]) -> Iterator[Block]:
+        """Blocks of one file; ``folders`` are the columns that its path gives."""
+        inside = [name for name in self.columns if name not in folders]
+        missing_columns(inside, file.schema_arrow.names, path)
+        for name in inside:
+            _refuse_text(name, file.schema_arrow.field(name).type, path)
+        for batch in file.iter_batches(self.batch_rows, columns=inside, use_threads=False):
+            if not batch.num_rows:
+                continue
+            values = np.empty((batch.num_rows, len(self.columns)))
+            for j, name in enumerate(self.columns):
+                values[:, j] = folders[name] if name in folders else _floats(batch.column(name))
+            yield self._block(values)
+
+    def _block(self, values: Array) -> Block:
+        first = len(self.feature_names)
+        last = first + len(self.response_names)
+        y = values[:, first] if last == first + 1 else values[:, first:last]
+        more = list(values[:, last:].T)
         weight = more.pop(0) if self.sample_weight is not None else None
         offset = more.pop(0) if self.offset is not None else None
-        return Block(X, y[0] if n_response == 1 else np.column_stack(y), weight, offset)
+        return Block(values[:, :first], y, weight, offset)
 
 
 def _arrow(module: str) -> Any:
@@ -163,6 +175,16 @@ def _files(path: Location | Sequence[Location]) -> list[str]:
         if not file.is_file():
             raise FileNotFoundError(f"there is no file {file}")
     return [str(file) for file in files]
+
+
+def _refuse_text(name: str, kind: Any, where: str) -> None:
+    types = _arrow("pyarrow.types")
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
+    if not (number or types.is_boolean(kind)):
+        raise ValueError(
+            f"column {name!r} of {where} holds {kind}, not numbers; encode it as numbers"
+        )
 
 
 def _floats(column: Any) -> Array:

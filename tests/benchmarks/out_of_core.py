@@ -147,8 +147,8 @@ def main() -> None:
         measured.append(row)
         size = row["rows"] * (arguments.columns + 1) * 8 / 2**20
         print(
-            f"| {row['rows']:,.0f} | {size:,.0f} MiB | {row['scan']:.2f} s | {row['seconds']:.3f} s "
-            f"| {row['rows'] / row['seconds']:,.0f} | {row['before']:.0f} MiB "
+            f"| {row['rows']:,.0f} | {size:,.0f} MiB | {row['scan']:.2f} s "
+            f"| {row['seconds']:.3f} s | {row['rows'] / row['seconds']:,.0f} | {row['before']:.0f} MiB "
             f"| {row['peak']:.0f} MiB |",
             flush=True,
         )

@@ -310,6 +310,20 @@ def test_folders_may_be_columns(frame, tmp_path):
     assert len(X) == 300
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.drop_columns(["b"]), r"part-2\.parquet lacks the column 'b'"),
+        (lambda t: t.set_column(1, "b", t["text"]), r"column 'b' of .*part-2\.parquet holds"),
+    ],
+)
+def test_a_later_file_that_differs_is_named(folder, change, message):
+    file = folder / "part-2.parquet"
+    pq.write_table(change(pq.read_table(file)), file)
+    with pytest.raises(ValueError, match=message):
+        fit(ParquetSource(folder, ["a", "b"], "y"))
+
+
 @pytest.mark.parametrize("kind", ["int64", "float32", "bool"])
 def test_a_null_is_refused_with_its_column_and_row(tmp_path, kind):
     x = pa.array([1, 0, None, 1, 0], pa.int64()).cast(kind if kind != "bool" else "bool")
