@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Iterator
 from typing import Any
 
@@ -60,7 +61,7 @@ class ArraySource(Source):
             raise ValueError(
                 f"y must have one entry per row of X ({n}), got shape {tuple(y.shape)}"
             )
-        if np.ndim(sample_weight) == 0 and sample_weight is not None:
+        if isinstance(sample_weight, numbers.Real):
             sample_weight = np.broadcast_to(np.float64(sample_weight), (n,))
         self.X, self.y = X, y
         self.sample_weight = _per_row(sample_weight, n, "sample_weight")

@@ -146,9 +146,10 @@ def main() -> None:
         row = json.loads(run.stdout)
         measured.append(row)
         size = row["rows"] * (arguments.columns + 1) * 8 / 2**20
+        rate = row["rows"] / row["seconds"]
         print(
             f"| {row['rows']:,.0f} | {size:,.0f} MiB | {row['scan']:.2f} s "
-            f"| {row['seconds']:.3f} s | {row['rows'] / row['seconds']:,.0f} | {row['before']:.0f} MiB "
+            f"| {row['seconds']:.3f} s | {rate:,.0f} | {row['before']:.0f} MiB "
             f"| {row['peak']:.0f} MiB |",
             flush=True,
         )
