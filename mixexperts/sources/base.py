@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,11 +90,12 @@ def column_list(value: Any, argument: str) -> tuple[str, ...]:
     """
     if isinstance(value, str):
         return (value,)
-    if not isinstance(value, Sequence) or not all(isinstance(item, str) for item in value):
+    if not isinstance(value, Iterable) or not all(isinstance(item, str) for item in value):
         raise TypeError(f"{argument} must be a column name or a list of them, got {value!r}")
+    value = list(value)
     if not value:
         raise ValueError(f"{argument} is an empty list; name at least one column")
-    twice = sorted({item for item in value if list(value).count(item) > 1})
+    twice = sorted({item for item in value if value.count(item) > 1})
     if twice:
         raise ValueError(f"{argument} names columns twice: {', '.join(map(repr, twice))}")
     return tuple(value)
@@ -125,11 +126,13 @@ def numbers(values: Any, what: str, ndim: int) -> Array:
         If they are text or other objects, or have another shape; the message says of what.
     """
     array = np.asarray(values)
-    if array.dtype.kind not in "biuf":
+    if array.dtype.kind == "O":
         try:
             array = array.astype(np.float64)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{what} cannot be read as numbers: {error}") from error
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{what} cannot be read as numbers: its type is {array.dtype}")
     if array.ndim != ndim:
         raise ValueError(f"{what} must have {ndim} dimension(s), got shape {array.shape}")
     return array

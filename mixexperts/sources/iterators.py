@@ -61,7 +61,9 @@ class IteratorSource(Source):
         self.factory = factory
         self._features = None if features is None else column_list(features, "features")
         self._response = None if response is None else column_list(response, "response")
-        self._weight = None if sample_weight is None else column_list(sample_weight, "weight")[0]
+        self._weight = (
+            None if sample_weight is None else column_list(sample_weight, "sample_weight")[0]
+        )
         self._offset = None if offset is None else column_list(offset, "offset")[0]
         self.feature_names = self._features
         self.response_names = self._response or ("y",)

@@ -225,6 +225,23 @@ def test_blocks_that_cannot_be_used_are_refused(message):
         fit(blocks_of(*BAD_BLOCKS[message]))
 
 
+@pytest.mark.parametrize("kind", ["complex128", "datetime64[s]", "S3", "U3"])
+def test_arrays_that_are_no_numbers_are_refused(kind):
+    X = X2.astype(np.int64).astype(kind)
+    with pytest.raises(ValueError, match="X in block 0 of the source cannot be read as numbers"):
+        fit(blocks_of((X, Y2)))
+
+
+def test_objects_that_are_numbers_are_taken():
+    X = np.array([[1, 2.5], [True, 3], [4, 1], [0, 0]], dtype=object)
+    assert all_rows(blocks_of((X, Y2)))[0].tolist() == [
+        [1.0, 2.5],
+        [1.0, 3.0],
+        [4.0, 1.0],
+        [0.0, 0.0],
+    ]
+
+
 @pytest.mark.parametrize("block", [X2, (X2,), (X2, Y2, Y2, Y2, Y2), None])
 def test_what_is_no_block_is_refused(block):
     with pytest.raises(TypeError, match=r"block 0 must be \(X, y\)"):
