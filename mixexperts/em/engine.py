@@ -171,9 +171,8 @@ def fit_em(
         backend,
     )
     wanted = accelerate is True if newton is None else newton is not False
-    units = [source] if isinstance(source, Batch) else source
     # Rows of one sampling unit share their labels: the sum over rows does not hold for them.
-    if wanted and all(block.unit is None for block in units):
+    if wanted and not _has_units(source):
         run.newton = newton if isinstance(newton, Newton) else Newton(model)
         run.newton.summation = run.summation(sample)
     return run.loop(theta)
@@ -183,6 +182,14 @@ def _quiet(em_pass: Pass, model: Model, theta: Theta, block: Batch) -> Stats:
     """A pass whose overflows show in the objective, not as warnings; also on threads."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
         return em_pass(model, theta, block)
+
+
+def _has_units(source: Batch | Sequence[Batch] | Stream) -> bool:
+    """Whether sampling units have several rows; those of a stream are rows."""
+    if isinstance(source, Stream):
+        return False
+    blocks = [source] if isinstance(source, Batch) else source
+    return any(block.unit is not None for block in blocks)
 
 
 def _inside(model: Model, theta: Theta) -> Theta:

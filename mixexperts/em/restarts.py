@@ -112,8 +112,10 @@ def run_start(
         executor.close()
 
 
-def _is_part(sample: Batch, blocks: Sequence[Batch]) -> bool:
+def _is_part(sample: Batch, blocks: Sequence[Batch] | Stream) -> bool:
     """Whether the sample holds fewer rows than the data."""
+    if isinstance(blocks, Stream):
+        return sample.n_rows < blocks.n_rows
     return sample.n_rows < sum(block.n_rows for block in blocks)
 
 

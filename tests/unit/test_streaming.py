@@ -207,7 +207,8 @@ def test_parallel_starts_read_for_themselves(data):
     source = ArraySource(X, y)
     one = mx.MoERegressor(2, n_init=3, random_state=0, chunk_rows=300).fit(source)
     two = mx.MoERegressor(2, n_init=3, random_state=0, chunk_rows=300, n_jobs=2).fit(source)
-    assert_array_equal(one.restarts_["log_likelihood"], two.restarts_["log_likelihood"])
+    # Arrays that were sent to a worker lie otherwise in memory, and BLAS rounds otherwise.
+    assert_allclose(one.restarts_["log_likelihood"], two.restarts_["log_likelihood"], rtol=1e-13)
 
 
 # --- the sample that starts are made from --------------------------------------------------------
@@ -395,7 +396,7 @@ class Slow(mx.sources.ParquetSource):
         yield from super().blocks(rows)
 
 source = Slow(folder, ["x0", "x1"], "y", batch_rows=70)
-est = mx.MoERegressor(3, n_init=2, init="random", random_state=3, backend="numpy",
+est = mx.MoERegressor(3, n_init=2, init="random", random_state=3,
                       tol=1e-13, max_iter=60, chunk_rows=256, checkpoint=path or None)
 import warnings
 warnings.simplefilter("ignore")
