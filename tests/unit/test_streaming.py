@@ -19,6 +19,7 @@ from mixexperts._batch import Batch, Theta, TreeSum, tree_sum
 from mixexperts.em import Model, Monitor, fit_em
 from mixexperts.em.executors import SerialExecutor
 from mixexperts.em.streaming import PassBar, Stream, StreamExecutor
+from mixexperts.estimators import _data
 from mixexperts.experts import Gaussian
 from mixexperts.gates import Softmax
 from mixexperts.sources import ArraySource, IteratorSource, Source
@@ -246,6 +247,19 @@ def test_the_sample_is_the_same_in_memory_and_streamed():
         streamed.restarts_["log_likelihood"], whole.restarts_["log_likelihood"], rtol=1e-12
     )
     assert_allclose(streamed.coef_, whole.coef_, rtol=1e-10)
+
+
+def test_starts_are_screened_on_the_same_sample(data, monkeypatch):
+    """With fewer rows in the sample than there are, the same starts go on to all rows."""
+    monkeypatch.setattr(_data, "_START_ROWS", 300)
+    X, y = data
+    whole = mx.MoERegressor(2, random_state=0, n_init=8).fit(X, y)
+    streamed = mx.MoERegressor(2, random_state=0, n_init=8, chunk_rows=128).fit(ArraySource(X, y))
+    assert "screened" in whole.restarts_["status"].tolist()
+    assert streamed.restarts_["status"].tolist() == whole.restarts_["status"].tolist()
+    assert streamed.restarts_["n_iter"].tolist() == whole.restarts_["n_iter"].tolist()
+    assert_allclose(streamed.log_likelihood_, whole.log_likelihood_, rtol=1e-12)
+    assert_allclose(streamed.coef_, whole.coef_, rtol=1e-9)
 
 
 # --- memory --------------------------------------------------------------------------------------
