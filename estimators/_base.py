@@ -92,7 +92,7 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         data = Streamed(
             source,
             self.chunk_rows,
-            model.expert.check_response,
+            model.expert,
             seed=seed,
             digest=self.checkpoint is not None,
             show=bool(self.verbose),

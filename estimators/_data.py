@@ -13,6 +13,7 @@ from mixexperts._batch import Array, Batch, take_rows
 from mixexperts.em.engine import Model
 from mixexperts.em.streaming import PassBar, Stream
 from mixexperts.estimators._frame import Frame
+from mixexperts.experts.base import Expert
 from mixexperts.sources.arrays import ArraySource
 from mixexperts.sources.base import Block, Source
 from mixexperts.sources.chunks import Chunks
@@ -85,7 +86,7 @@ class Resident:
         self.n_given = self.n_rows if used is None else len(used)
         self.weight = float(weight.sum())
         self.has_offset = offset is not None
-        response = y if offset is None else y - offset
+        response = y if offset is None else y - offset.reshape(-1, *[1] * (y.ndim - 1))
         self.response_range = float(response.min()), float(response.max())
 
     def place(
@@ -128,7 +129,7 @@ class Streamed:
         self,
         source: Source,
         chunk_rows: int | None,
-        check_response: Callable[[Array], None],
+        expert: Expert,
         *,
         seed: int,
         digest: bool,
@@ -136,7 +137,7 @@ class Streamed:
     ) -> None:
         self.show = show
         chunks = Chunks(source, chunk_rows)
-        scan = Scan(source, check_response, _START_ROWS, seed, digest)
+        scan = Scan(source, partial(_check_response, expert), _START_ROWS, seed, digest)
         self.summary = _first_pass(chunks, scan, source.n_rows if show else None, show)
         summary = self.summary
         self.chunks = replace(chunks, n_given=summary.n_given, n_rows=summary.n_rows)
@@ -187,6 +188,17 @@ class Streamed:
 
 def _batch(frame: Frame, rows: Block, lazy: bool = False) -> Batch:
     return frame.batch(*rows, lazy=lazy)
+
+
+def _check_response(expert: Expert, y: Array) -> None:
+    allowed = getattr(expert, "response_columns", (1,))
+    given = 1 if y.ndim == 1 else y.shape[1]
+    if given not in allowed:
+        raise ValueError(
+            f"y has {given} columns, but {expert.name!r} experts take "
+            f"{' or '.join(map(str, allowed))}; name as many in the source"
+        )
+    expert.check_response(y)
 
 
 def _first_pass(chunks: Chunks, scan: Scan, n_rows: int | None, show: bool) -> Summary:

@@ -196,6 +196,7 @@ def blocks_of(*blocks):
 X2, Y2 = np.arange(8.0).reshape(4, 2), np.array([1.0, 3.0, 2.0, 5.0])
 BAD_BLOCKS = {
     "source is empty": (),
+    "y has 2 columns, but 'gaussian' experts take 1": ((X2, X2),),
     "block 1 of the source has 1 columns of features, block 0 has 2": (
         (X2, Y2), (X2[:, :1], Y2),
     ),
