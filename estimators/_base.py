@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -9,14 +10,15 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_is_fitted
+from sklearn.utils.validation import check_is_fitted, validate_data
 
-from mixexperts._batch import Array, Batch, take_rows
+from mixexperts._batch import Array
 from mixexperts._registry import resolve
-from mixexperts.em.checkpoint import Checkpoint, fingerprint
+from mixexperts.em.checkpoint import Checkpoint, fingerprint, stored_seed
 from mixexperts.em.engine import EMResult, Model
 from mixexperts.em.passes import is_fused
 from mixexperts.em.restarts import Restarts, Settings, Start, fit_restarts
+from mixexperts.em.streaming import Stream
 from mixexperts.errors import (
     DegenerateFitWarning,
     RankDeficientWarning,
@@ -25,15 +27,12 @@ from mixexperts.errors import (
     warn,
 )
 from mixexperts.estimators import _checks as checks
+from mixexperts.estimators._data import Data, Placed, Resident, Streamed
 from mixexperts.estimators._frame import Frame
 from mixexperts.estimators._predict import Predictions
 from mixexperts.estimators._starts import StartMaker
 from mixexperts.penalties.base import NoPenalty
-
-# Rows per block of an in-memory fit: the block and its scratch arrays stay in the cache.
-_BLOCK_ROWS = 32768
-# Starts are made from at most this many rows; the runs themselves use all rows.
-_START_ROWS = 20000
+from mixexperts.sources import ArraySource, Source
 
 
 class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
@@ -65,22 +64,74 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
     def _fit(self, X: Any, y: Any, sample_weight: Any, offset: Any) -> None:
         settings = self._settings()
         model = self._model()
-        X, y, weight, offset, used = self._validate(X, y, sample_weight, offset)
-        model.expert.check_response(y)
-        self._check_size(y, offset, settings.n_experts)
-        model = model.rescaled(float(weight.sum()))
-        names = self._feature_names(X.shape[1])
-        columns = self._columns(X.shape[1])
-        frame = Frame.fit(model, X, y, weight, offset, columns, names)
-        self._warn_about_design(frame, len(y))
-        # The compiled pass standardises rows as it reads them; few rows are made ready at once.
-        lazy = len(y) > _BLOCK_ROWS and self.backend != "numpy" and is_fused(model)
-        batch = frame.batch(X, y, weight, offset, lazy=lazy)
-        taken = np.union1d(*columns)
-        features = X if len(taken) == X.shape[1] else X[:, taken]
-        restarts = self._run(model, frame, batch, features, settings, used)
-        self._assign(model, frame, batch, restarts)
+        data = self._data(model, X, y, sample_weight, offset, settings.seed)
+        self._check_size(data, settings.n_experts)
+        model = model.rescaled(data.weight)
+        columns, names = self._columns(data.n_features), self._names(data.n_features)
+        # The compiled pass standardises rows as it reads them.
+        lazy = self.backend != "numpy" and is_fused(model)
+        placed = data.place(model, columns, names, lazy)
+        self._warn_about_design(placed.frame, data.n_rows)
+        restarts = self._run(model, data, placed, settings)
+        self._assign(model, data, placed.frame, restarts)
         self.warn_about_fit()
+
+    def _data(
+        self, model: Model, X: Any, y: Any, sample_weight: Any, offset: Any, seed: int
+    ) -> Data:
+        """The rows, checked: in memory, or to be read anew in every pass."""
+        if not (self._is_source(X, y, sample_weight, offset) or self._in_chunks(X, y)):
+            X, y, weight, offset, used = self._validate(X, y, sample_weight, offset)
+            return Resident(X, y, weight, offset, used, seed=seed)
+        source = X
+        if not isinstance(source, Source):
+            if not isinstance(X, np.memmap):
+                X, y = self._arrays(X, y)
+            source = ArraySource(X, y, sample_weight, offset)
+        data = Streamed(
+            source,
+            self.chunk_rows,
+            model.expert,
+            seed=seed,
+            digest=self.checkpoint is not None,
+            show=bool(self.verbose),
+        )
+        if source is X:  # otherwise scikit-learn has noted them
+            self._note_features(source.feature_names, data.n_features)
+        elif isinstance(X, np.memmap):
+            self._note_features(None, data.n_features)
+        self._warn_about_weights(data.weight, data.n_rows)
+        return data
+
+    def _is_source(self, X: Any, y: Any, sample_weight: Any, offset: Any) -> bool:
+        if isinstance(X, str | os.PathLike):
+            raise TypeError(
+                f"X is the path {str(X)!r}, not data; give "
+                "mixexperts.sources.ParquetSource(path, features=[...], response=...)"
+            )
+        if not isinstance(X, Source):
+            return False
+        given = {"y": y, "sample_weight": sample_weight, "offset": offset}
+        twice = [name for name, value in given.items() if value is not None]
+        if twice:
+            raise ValueError(
+                f"{' and '.join(twice)} must be left out where X is a source: the source gives "
+                "them; name them when it is made"
+            )
+        return True
+
+    def _in_chunks(self, X: Any, y: Any) -> bool:
+        """Whether arrays are to be read chunk by chunk; without y scikit-learn complains."""
+        return y is not None and (isinstance(X, np.memmap) or self.chunk_rows is not None)
+
+    def _note_features(self, names: tuple[str, ...] | None, n_features: int) -> None:
+        """What scikit-learn notes of the columns of X."""
+        if names is None:
+            validate_data(self, np.empty((0, n_features)), skip_check_array=True)
+            return
+        import pandas as pd
+
+        validate_data(self, pd.DataFrame(columns=list(names)), skip_check_array=True)
 
     def _settings(self) -> Settings:
         n_experts = checks.positive_integer(self.n_experts, "n_experts")
@@ -109,6 +160,10 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
                 raise ValueError(f"random_state must not be negative, got {self.random_state}")
             return int(self.random_state)
         if self.random_state is None:
+            # Starts and their sample of rows go on as they were drawn before an interrupt.
+            stored = stored_seed(self.checkpoint)
+            if stored is not None:
+                return stored
             return int(np.random.SeedSequence().generate_state(1)[0])
         if isinstance(self.random_state, np.random.Generator):
             return int(self.random_state.integers(np.iinfo(np.int32).max))
@@ -135,25 +190,33 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         self, X: Any, y: Any, sample_weight: Any, offset: Any
     ) -> tuple[Array, Array, Array, Array | None, Array | None]:
         """Rows of positive weight, and which they are (None: all)."""
-        checks.numeric_columns(X)
-        X, y = checks.validated(self, resolve("expert", self.expert, "expert"), X, y)
+        X, y = self._arrays(X, y)
         weight = checks.sample_weight_array(sample_weight, len(y))
         offset = checks.offset_array(offset, len(y))
-        if weight.sum() < 0.5 * np.count_nonzero(weight):
-            warn(
-                f"sample_weight sums to {weight.sum():.3g} over {np.count_nonzero(weight)} rows. "
-                "Weights are frequencies: a row of weight 2 counts as the row twice. BIC and the "
-                "check for degenerate experts go by their sum; scale them to sum to the number of "
-                "rows if they are relative",
-                UserWarning,
-            )
+        self._warn_about_weights(float(weight.sum()), int(np.count_nonzero(weight)))
         if weight.all():
             return X, y, weight, offset, None
         used = weight > 0
         return X[used], y[used], weight[used], None if offset is None else offset[used], used
 
-    def _check_size(self, y: Array, offset: Array | None, n_experts: int) -> None:
-        n = len(y)
+    def _arrays(self, X: Any, y: Any) -> tuple[Array, Array]:
+        """X and y as finite numbers, X in single precision if it is given so."""
+        checks.numeric_columns(X)
+        expert = resolve("expert", self.expert, "expert")
+        return checks.validated(self, expert, X, y, dtype=[np.float64, np.float32])
+
+    def _warn_about_weights(self, total: float, n_rows: int) -> None:
+        if total < 0.5 * n_rows:
+            warn(
+                f"sample_weight sums to {total:.3g} over {n_rows} rows. "
+                "Weights are frequencies: a row of weight 2 counts as the row twice. BIC and the "
+                "check for degenerate experts go by their sum; scale them to sum to the number of "
+                "rows if they are relative",
+                UserWarning,
+            )
+
+    def _check_size(self, data: Data, n_experts: int) -> None:
+        n = data.n_rows
         if n_experts > n:
             raise ValueError(
                 f"n_experts={n_experts} is more than the {n} rows of positive weight "
@@ -161,20 +224,20 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
             )
         if resolve("expert", self.expert, "expert").discrete:
             return  # a probability is at most one: the likelihood of constant counts has a bound
-        response = y if offset is None else y - offset
-        if np.ptp(response) <= 4.0 * np.finfo(float).eps * np.abs(response).max():
-            what = "y" if offset is None else "y - offset"
+        lowest, highest = data.response_range
+        if highest - lowest <= 4.0 * np.finfo(float).eps * max(abs(lowest), abs(highest)):
+            what = "y - offset" if data.has_offset else "y"
             if n == 1:
                 raise ValueError(
                     "X and y hold 1 sample (n_samples = 1); a mixture of experts needs at least "
                     "two rows with different y"
                 )
             raise ValueError(
-                f"{what} is constant (= {response[0]:g}); its likelihood has no maximum. Give a "
+                f"{what} is constant (= {lowest:g}); its likelihood has no maximum. Give a "
                 "response that varies"
             )
 
-    def _feature_names(self, n_features: int) -> tuple[str, ...]:
+    def _names(self, n_features: int) -> tuple[str, ...]:
         if hasattr(self, "feature_names_in_"):
             return tuple(str(name) for name in self.feature_names_in_)
         return tuple(f"x{j}" for j in range(n_features))
@@ -209,18 +272,17 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
                 RankDeficientWarning,
             )
 
-    def _run(
-        self,
-        model: Model,
-        frame: Frame,
-        batch: Batch,
-        features: Array,
-        settings: Settings,
-        used: Array | None,
-    ) -> Restarts:
+    def _run(self, model: Model, data: Data, placed: Placed, settings: Settings) -> Restarts:
         warm = self.warm_start and hasattr(self, "theta_")
         init = self if warm and len(self.mass_) == settings.n_experts else self.init
-        maker = StartMaker(self.n_init, settings.n_experts, model, frame, batch, used)
+        maker = StartMaker(
+            self.n_init,
+            settings.n_experts,
+            model,
+            placed.frame,
+            placed.labelled,
+            data.n_given,
+        )
         try:
             starts = maker.starts(init)
         except ValueError as error:
@@ -229,22 +291,21 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
             raise ValueError(
                 f"warm_start=True cannot go on from the previous fit: {error}; set warm_start=False"
             ) from error
-        blocks = batch.split(self.chunk_rows or _BLOCK_ROWS)
-        settings, checkpoint = self._checkpoint(model, blocks, starts, settings)
+        settings, checkpoint = self._checkpoint(model, placed, starts, settings)
         return fit_restarts(
             model,
-            blocks,
-            _start_sample(batch, features, settings.seed),
+            placed.blocks,
+            placed.sample,
             starts,
             settings,
             n_jobs=self.n_jobs,
             verbose=int(self.verbose),
             checkpoint=checkpoint,
-            log_jacobian=frame.log_jacobian(float(batch.weight.sum())),
+            log_jacobian=placed.frame.log_jacobian(data.weight),
         )
 
     def _checkpoint(
-        self, model: Model, blocks: Sequence[Batch], starts: Sequence[Start], settings: Settings
+        self, model: Model, placed: Placed, starts: Sequence[Start], settings: Settings
     ) -> tuple[Settings, Checkpoint | None]:
         if self.checkpoint is None:
             return settings, None
@@ -257,18 +318,21 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
             self.accelerate,
         )
         seed = None if self.random_state is None else settings.seed
-        checkpoint = Checkpoint(
-            self.checkpoint, fingerprint(blocks, repr((what, seed))), settings.seed
-        )
+        known = repr((what, seed))
+        if isinstance(placed.blocks, Stream):
+            key = fingerprint((), f"{placed.digest} {known}")
+        else:
+            key = fingerprint(placed.blocks, known)
+        checkpoint = Checkpoint(self.checkpoint, key, settings.seed)
         return replace(settings, seed=checkpoint.seed), checkpoint
 
-    def _assign(self, model: Model, frame: Frame, batch: Batch, restarts: Restarts) -> None:
+    def _assign(self, model: Model, data: Data, frame: Frame, restarts: Restarts) -> None:
         import pandas as pd
 
         best = restarts.best
         order = _canonical_order(best)
         theta = model.permute(best.theta, order)
-        jacobian = frame.log_jacobian(float(batch.weight.sum()))
+        jacobian = frame.log_jacobian(data.weight)
         table = pd.DataFrame(restarts.table(jacobian, frame.scale))
         table.index.name = "start"
         self.model_ = model
@@ -287,8 +351,8 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         self.separated_experts_ = np.isin(order, best.separated_experts)
         self.restarts_ = table
         self.n_parameters_ = model.n_params(theta)
-        self.weight_sum_ = float(batch.weight.sum())
-        self.has_offset_ = batch.offset is not None
+        self.weight_sum_ = data.weight
+        self.has_offset_ = data.has_offset
         # The experts were renumbered: say what is wrong in their final numbers.
         self.flags_ = _renumber(best.flags, order)
 
@@ -386,30 +450,6 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
 
         check_is_fitted(self, "theta_")
         save(self, path)
-
-
-def _start_sample(batch: Batch, features: Array, seed: int) -> Batch:
-    """The rows that starts are made from, with their features: all rows, or some of many."""
-    if batch.n_units > _START_ROWS:
-        rng = np.random.default_rng([seed, _START_ROWS])
-        # Priority sampling (Duffield, Lund and Thorup 2007): heavy rows are sure to come along,
-        # and the new weights give sums over all rows without bias.
-        priority = batch.weight / rng.random(batch.n_units)
-        rows = np.argpartition(-priority, _START_ROWS)
-        threshold = priority[rows[_START_ROWS]]
-        rows = np.sort(rows[:_START_ROWS])
-        features = features[rows]
-        designs = {name: take_rows(design, rows) for name, design in batch.designs.items()}
-        batch = replace(
-            batch,
-            y=batch.y[rows],
-            designs=designs,
-            Z=designs["mean"] if batch.same_design else take_rows(batch.Z, rows),
-            weight=np.maximum(batch.weight[rows], threshold),
-            offset=None if batch.offset is None else batch.offset[rows],
-        )
-    batch = batch.dense()
-    return replace(batch, designs={**batch.designs, "features": features})
 
 
 def _canonical_order(result: EMResult) -> Array:

@@ -35,7 +35,8 @@ def validated(est: Any, expert: Expert, X: Any, y: Any, **options: Any) -> tuple
     """X and y as scikit-learn takes them, and y as the family of experts does, in float64."""
     shape: tuple[int, ...] = np.shape(y) if max(expert.response_columns) > 1 else ()
     wide = len(shape) == 2 and shape[-1] > 1
-    X, y = validate_data(est, X, y, dtype=np.float64, y_numeric=True, multi_output=wide, **options)
+    options = {"dtype": np.float64} | options
+    X, y = validate_data(est, X, y, y_numeric=True, multi_output=wide, **options)
     y = np.asarray(y).astype(np.float64, copy=False)
     expert.check_response(y)
     return X, y

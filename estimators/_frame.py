@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,8 @@ import numpy as np
 
 from mixexperts._archive import saveable
 from mixexperts._batch import Array, Batch, Columns, Theta, root_mean_square, weighted_mean
-from mixexperts._design import DesignMap
+from mixexperts._design import DesignMap, Rows
+from mixexperts._moments import Moments
 from mixexperts.em.engine import Model
 
 
@@ -49,32 +50,75 @@ class Frame:
         names: tuple[str, ...],
     ) -> Frame:
         """Learn centres, scales and bases from rows, all of positive weight."""
-        expert_columns, gate_columns = columns
+
+        def design(take: Array, **how: Any) -> DesignMap:
+            whole = len(take) == X.shape[1] and (np.diff(take) == 1).all()
+            return DesignMap.fit(
+                X if whole else X[:, take], weight, tuple(names[j] for j in take), **how
+            )
+
+        def location() -> tuple[float, float]:
+            response = y if offset is None else y - offset
+            centre = weighted_mean(response, weight)
+            return float(centre), float(root_mean_square(response - centre, weight))
+
+        return cls._of(model, columns, design, location)
+
+    @classmethod
+    def from_moments(
+        cls,
+        model: Model,
+        features: Moments,
+        response: Moments,
+        rows: Rows,
+        columns: tuple[Array, Array],
+        names: tuple[str, ...],
+    ) -> Frame:
+        """The same frame from moments of X and of ``y - offset``, to rounding.
+
+        ``rows()`` gives X and weights in blocks; they are read where moments do not do.
+        """
+
+        def design(take: Array, **how: Any) -> DesignMap:
+            def taken() -> Iterator[tuple[Array, Array]]:
+                for X, weight in rows():
+                    yield X[:, take], weight
+
+            return DesignMap.from_moments(
+                features.take(take), taken, tuple(names[j] for j in take), **how
+            )
+
+        def location() -> tuple[float, float]:
+            return float(response.mean[0]), float(response.spread(response.mean)[0])
+
+        return cls._of(model, columns, design, location)
+
+    @classmethod
+    def _of(
+        cls,
+        model: Model,
+        columns: tuple[Array, Array],
+        design: Callable[..., DesignMap],
+        location: Callable[[], tuple[float, float]],
+    ) -> Frame:
         maps: dict[Any, DesignMap] = {}
         keys = []
         for room, penalty, take in (
-            (model.expert, model.expert_penalty, expert_columns),
-            (model.gate, model.gate_penalty, gate_columns),
+            (model.expert, model.expert_penalty, columns[0]),
+            (model.gate, model.gate_penalty, columns[1]),
         ):
             degree, intercept = room.degree, room.fit_intercept and room.uses_features
             keys.append((degree, intercept, penalty.is_null, tuple(take)))
             if keys[-1] not in maps:
-                maps[keys[-1]] = DesignMap.fit(
-                    X if len(take) == X.shape[1] and (np.diff(take) == 1).all() else X[:, take],
-                    weight,
-                    tuple(names[j] for j in take),
-                    degree=degree,
-                    intercept=intercept,
-                    orthogonalize=penalty.is_null,
+                maps[keys[-1]] = design(
+                    take, degree=degree, intercept=intercept, orthogonalize=penalty.is_null
                 )
         loc, scale = 0.0, 1.0
         if model.expert.affine_response:
-            response = y if offset is None else y - offset
+            loc, scale = location()
             # Without an intercept a shift of y is not a shift of the model.
-            loc = float(weighted_mean(response, weight)) if model.expert.fit_intercept else 0.0
-            centre = weighted_mean(response, weight)
-            scale = float(root_mean_square(response - centre, weight))
-        return cls(expert_columns, gate_columns, maps[keys[0]], maps[keys[1]], loc, scale)
+            loc = loc if model.expert.fit_intercept else 0.0
+        return cls(*columns, maps[keys[0]], maps[keys[1]], loc, scale)
 
     def batch(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,15 +19,16 @@ from mixexperts.estimators._frame import Frame
 class StartMaker:
     """Turns what ``init`` may be into starts.
 
-    ``used`` marks the rows of the data that are in ``batch``; None means all of them.
+    ``labelled()`` gives rows and which of the ``n_given`` rows of the data they are, a mask or
+    numbers; None means all of them.
     """
 
     n_init: int
     n_experts: int
     model: Model
     frame: Frame
-    batch: Batch
-    used: Array | None
+    labelled: Callable[[], tuple[Batch, Array | None]]
+    n_given: int
 
     def starts(self, init: Any) -> tuple[Start, ...]:
         """Starts of a fit.
@@ -64,15 +66,15 @@ class StartMaker:
                 "init must be a name, labels (n,), responsibilities (n, K), a dict of "
                 f"parameters, a fitted model, or a list of these; got {type(init).__name__}"
             )
-        n = self.batch.n_units if self.used is None else len(self.used)
-        if len(values) != n:
-            raise ValueError(f"init has {len(values)} rows but X has {n}")
-        if self.used is not None:
-            values = values[self.used]
+        if len(values) != self.n_given:
+            raise ValueError(f"init has {len(values)} rows but X has {self.n_given}")
+        batch, rows = self.labelled()
+        if rows is not None:
+            values = values[rows]
         make = _labels if values.ndim == 1 else _responsibilities
         resp = make(values, self.n_experts)
         rng = keyed_rng(0, "labels", 0)
-        return theta_from_responsibilities(self.model, self.batch.dense(), resp, rng)
+        return theta_from_responsibilities(self.model, batch.dense(), resp, rng)
 
 
 def _is_start(item: Any) -> bool:

@@ -59,7 +59,10 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
     backend : {"auto", "numba", "numpy"}, default="auto"
         Kernels that do the work. ``"auto"`` takes the fused numba pass where there is one.
     chunk_rows : int or None, default=None
-        Rows per block of a pass; None chooses. The result does not depend on it.
+        Rows per chunk of data that are read and prepared anew in every pass, so that no copy of
+        X is made. None prepares arrays once, and chooses for sources and ``numpy.memmap``,
+        which are always read in chunks. The result does not depend on it. (Labels for more than
+        20,000 rows of a source or a ``numpy.memmap`` are used on a sample of that many.)
     n_jobs : int or None, default=None
         Starts run in parallel, as in joblib.
     random_state : int, RandomState instance or None, default=None
@@ -191,16 +194,19 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         self.gate_penalty = gate_penalty
         self.expert_penalty = expert_penalty
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None, *, offset: Any = None) -> MoERegressor:
+    def fit(
+        self, X: Any, y: Any = None, sample_weight: Any = None, *, offset: Any = None
+    ) -> MoERegressor:
         """Fit the mixture.
 
         Parameters
         ----------
-        X : array-like or DataFrame of shape (n, n_features)
-            Features, numeric and finite.
+        X : array-like or DataFrame of shape (n, n_features), or Source
+            Features, numeric and finite. A source from :mod:`mixexperts.sources` gives features,
+            response, weights and offsets; it is read in chunks, as a ``numpy.memmap`` is.
         y : array-like of shape (n,) or (n, 2)
-            Response, finite. Binomial experts take zeros and ones, or the two columns
-            successes and failures.
+            Response, finite; left out with a source. Binomial experts take zeros and ones, or
+            the two columns successes and failures.
         sample_weight : array-like of shape (n,), optional
             Case weights >= 0: a row of weight 2 counts as the row twice.
         offset : array-like of shape (n,), optional

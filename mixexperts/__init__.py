@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         gates,
         penalties,
         plots,
+        sources,
         theory,
     )
     from mixexperts.api import moe
@@ -40,7 +41,8 @@ _NAMES = {
     "select": "mixexperts.inference.selection",
 }
 _ROOMS = (
-    "datasets", "em", "errors", "estimators", "experts", "gates", "penalties", "plots", "theory",
+    "datasets", "em", "errors", "estimators", "experts", "gates", "penalties", "plots", "sources",
+    "theory",
 )  # fmt: skip
 
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "penalties",
     "plots",
     "select",
+    "sources",
     "theory",
 ]
 

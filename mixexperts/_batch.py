@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixexperts._archive import saveable
 
+T = TypeVar("T")
 Array: TypeAlias = NDArray[Any]
 #: Parameter arrays by name. Every array has the expert on axis 0.
 Params: TypeAlias = Mapping[str, Array]
@@ -199,7 +200,45 @@ def add_stats(left: Stats, right: Stats) -> Stats:
     return {name: value + right[name] for name, value in left.items()}
 
 
-def tree_sum(parts: Sequence[Stats]) -> Stats:
+class TreeSum(Generic[T]):
+    """Adds parts pairwise in a fixed order as they come, holding about log2 of them.
+
+    The order is that of a balanced tree over the parts in the order they were given.
+
+    Parameters
+    ----------
+    combine : callable
+        Adds two parts.
+    """
+
+    def __init__(self, combine: Callable[[T, T], T]) -> None:
+        self._combine = combine
+        self._held: list[tuple[int, T]] = []  # (number of parts below, their sum)
+
+    def add(self, part: T) -> None:
+        """Take in the next part."""
+        size = 1
+        while self._held and self._held[-1][0] == size:
+            size, part = 2 * size, self._combine(self._held.pop()[1], part)
+        self._held.append((size, part))
+
+    def total(self) -> T:
+        """Sum of all parts.
+
+        Raises
+        ------
+        ValueError
+            If there is nothing to add.
+        """
+        if not self._held:
+            raise ValueError("no blocks to add: the data source is empty; give at least one row")
+        *rest, (_, total) = self._held
+        for _, part in reversed(rest):
+            total = self._combine(part, total)
+        return total
+
+
+def tree_sum(parts: Iterable[Stats]) -> Stats:
     """Sum statistics pairwise in a fixed order, so that the result never depends on who ran what.
 
     Raises
@@ -207,13 +246,10 @@ def tree_sum(parts: Sequence[Stats]) -> Stats:
     ValueError
         If there is nothing to add.
     """
-    if not parts:
-        raise ValueError("no blocks to add: the data source is empty; give at least one row")
-    level = list(parts)
-    while len(level) > 1:
-        paired = [add_stats(a, b) for a, b in zip(level[::2], level[1::2], strict=False)]
-        level = paired + level[2 * len(paired) :]
-    return level[0]
+    total = TreeSum(add_stats)
+    for part in parts:
+        total.add(part)
+    return total.total()
 
 
 def root_mean_square(values: Array, weight: Array) -> Array:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
 from mixexperts._archive import saveable
 from mixexperts._batch import Array, Columns, root_mean_square, weighted_mean
+from mixexperts._moments import Moments
+
+#: Gives features (n, d) and weights (n,) in blocks, anew at each call.
+Rows: TypeAlias = Callable[[], Iterable[tuple[Array, Array]]]
 
 # Columns whose pivot in a QR factor of the standardised design falls below this are taken as
 # linear combinations of the others. Exact copies reach 1e-16.
@@ -85,17 +90,62 @@ class DesignMap:
         if intercept and features.shape[1]:
             center = weighted_mean(features, weight)
         spread = root_mean_square(features - center, weight)
-        # Rounding of the mean leaves a constant column a spread of some units in the last place.
         size = np.abs(features).max(axis=0, initial=0.0)
+
+        def rows() -> Iterator[tuple[Array, Array]]:
+            for i in range(0, len(features), _QR_ROWS):
+                yield features[i : i + _QR_ROWS], weight[i : i + _QR_ROWS]
+
+        plain = cls._standardizing(names, center, spread, size, degree, intercept)
+        return plain._with_basis(rows, len(features), float(weight.sum()), orthogonalize)
+
+    @classmethod
+    def from_moments(
+        cls,
+        moments: Moments,
+        rows: Rows,
+        names: tuple[str, ...],
+        *,
+        degree: int = 1,
+        intercept: bool = True,
+        orthogonalize: bool = True,
+    ) -> DesignMap:
+        """The same map from moments of the features, to rounding.
+
+        ``rows()`` gives features and weights in blocks; they are read where moments do not do.
+        """
+        center = moments.mean if intercept else np.zeros(len(moments.mean))
+        spread = moments.spread(center)
+        plain = cls._standardizing(names, center, spread, moments.size, degree, intercept)
+        gram = None
+        if degree <= 1:
+            gram = np.eye(plain.n_columns)
+            if degree:
+                shift = int(intercept)
+                gram[shift:, shift:] = moments.second(center, plain.scale)
+        return plain._with_basis(rows, moments.n_rows, moments.weight, orthogonalize, gram)
+
+    @classmethod
+    def _standardizing(
+        cls,
+        names: tuple[str, ...],
+        center: Array,
+        spread: Array,
+        size: Array,
+        degree: int,
+        intercept: bool,
+    ) -> DesignMap:
+        # Rounding of the mean leaves a constant column a spread of some units in the last place.
         flat = spread <= 16.0 * np.finfo(float).eps * size
         scale = np.where(flat | (spread == 0.0), 1.0, spread)
-        plain = cls(names, center, scale, monomials(features.shape[1], degree), intercept)
-        return plain._with_basis(features, weight, orthogonalize)
+        return cls(names, center, scale, monomials(len(names), degree), intercept)
 
-    def _with_basis(self, features: Array, weight: Array, orthogonalize: bool) -> DesignMap:
+    def _with_basis(
+        self, rows: Rows, n_rows: int, total: float, orthogonalize: bool, gram: Array | None = None
+    ) -> DesignMap:
         if not self.n_columns:
             return self
-        factor = _triangle(self._factor(features, weight))
+        factor = _triangle(self._factor(rows, n_rows, total, gram))
         ratio = _share_left(factor)
         independent = ratio > _RANK_RATIO
         columns = (("Intercept",) if self.intercept else ()) + self.column_names()
@@ -107,22 +157,32 @@ class DesignMap:
             self.names, self.center, self.scale, self.powers, self.intercept, basis, dependent
         )
 
-    def _factor(self, features: Array, weight: Array) -> Array:
+    def _factor(self, rows: Rows, n_rows: int, total: float, gram: Array | None) -> Array:
         """A matrix with the Gram of the weighted standardised columns, of few rows."""
-        root = np.sqrt(weight / weight.sum())[:, None]
 
         def blocks() -> Iterator[Array]:
-            for i in range(0, len(features), _QR_ROWS):
-                yield root[i : i + _QR_ROWS] * self.transform(features[i : i + _QR_ROWS])
+            for features, weight in rows():
+                yield np.sqrt(weight / total)[:, None] * self.transform(features)
 
-        if len(features) > _QR_ROWS:
-            gram = sum(block.T @ block for block in blocks())
+        if n_rows > _QR_ROWS:
+            if gram is None:
+                gram = np.zeros((self.n_columns, self.n_columns))
+                for block in blocks():
+                    gram += block.T @ block
             values = np.linalg.eigvalsh(gram)
             if values[0] > _GRAM_RATIO * values[-1]:
                 lower: Array = np.linalg.cholesky(gram)
                 return lower.T
         # Ill-conditioned: triangular factors of the blocks keep the digits that Grams lose.
-        return np.vstack([_triangle(block) for block in blocks()])
+        triangles: list[Array] = []
+        held = 0
+        for block in blocks():
+            triangles.append(_triangle(block))
+            held += len(triangles[-1])
+            if held > max(_QR_ROWS, 2 * self.n_columns):
+                triangles = [_triangle(np.vstack(triangles))]
+                held = len(triangles[0])
+        return np.vstack(triangles)
 
     @property
     def n_columns(self) -> int:

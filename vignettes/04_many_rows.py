@@ -107,7 +107,9 @@ pd.DataFrame(X, columns=names).assign(y=y).to_parquet(path)
 
 source = mx.sources.ParquetSource(path, features=names, response="y")
 streamed = mx.MoERegressor(3, n_init=6, random_state=0).fit(source)
-print(f"log-likelihood in memory {est.log_likelihood_:.6f}, streamed {streamed.log_likelihood_:.6f}")
+print(
+    f"log-likelihood in memory {est.log_likelihood_:.6f}, streamed {streamed.log_likelihood_:.6f}"
+)
 print(f"largest difference of coefficients {np.abs(est.coef_ - streamed.coef_).max():.1e}")
 
 # %%

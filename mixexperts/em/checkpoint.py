@@ -32,6 +32,13 @@ def fingerprint(blocks: Sequence[Batch], settings: str) -> str:
     return digest.hexdigest()
 
 
+def stored_seed(path: str | os.PathLike[str] | None) -> int | None:
+    """Seed in a checkpoint file; None if there is no file yet."""
+    if path is None or not Path(path).exists():
+        return None
+    return int(read_archive(path, "checkpoint")[1]["seed"])
+
+
 @saveable("running")
 @dataclass(frozen=True)
 class Running:

@@ -17,6 +17,7 @@ from mixexperts.em.model import Model, em_pass, health, part
 from mixexperts.em.monitor import Monitor, Status
 from mixexperts.em.newton import Newton, NewtonStep, Summation
 from mixexperts.em.passes import BACKENDS, Pass, choose_pass
+from mixexperts.em.streaming import Stream
 from mixexperts.errors import UnsupportedCombinationError
 
 _MAX_HALVINGS = 40
@@ -28,7 +29,7 @@ __all__ = ["EMResult", "Executor", "Model", "em_pass", "first_best", "fit_em", "
 class Executor(Protocol):
     """Where blocks live and how their statistics are summed."""
 
-    def scatter(self, blocks: Sequence[Batch]) -> Any:
+    def scatter(self, blocks: Any) -> Any:
         """Place the blocks; the handle returned is given back to :meth:`map_reduce`."""
 
     def map_reduce(self, function: Callable[[Batch], Stats], handle: Any) -> Stats:
@@ -110,7 +111,7 @@ def first_best(results: Sequence[EMResult]) -> int:
 
 def fit_em(
     model: Model,
-    source: Batch | Sequence[Batch],
+    source: Batch | Sequence[Batch] | Stream,
     theta: Theta,
     *,
     monitor: Monitor | None = None,
@@ -126,8 +127,9 @@ def fit_em(
     ----------
     model : Model
         Gate, experts and penalties.
-    source : Batch or sequence of Batch
-        Blocks of rows; the result does not depend on how the rows are cut.
+    source : Batch, sequence of Batch or Stream
+        Blocks of rows; the result does not depend on how the rows are cut. A stream needs a
+        ``StreamExecutor``.
     theta : Theta
         Starting parameters.
     monitor : Monitor or None
@@ -172,9 +174,8 @@ def fit_em(
         backend,
     )
     wanted = accelerate is True if newton is None else newton is not False
-    units = [source] if isinstance(source, Batch) else source
     # Rows of one sampling unit share their labels: the sum over rows does not hold for them.
-    if wanted and all(block.unit is None for block in units):
+    if wanted and not _has_units(source):
         run.newton = newton if isinstance(newton, Newton) else Newton(model)
         run.newton.summation = run.summation(sample)
     return run.loop(theta)
@@ -184,6 +185,29 @@ def _quiet(em_pass: Pass, model: Model, theta: Theta, block: Batch) -> Stats:
     """A pass whose overflows show in the objective, not as warnings; also on threads."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
         return em_pass(model, theta, block)
+
+
+def _has_units(source: Batch | Sequence[Batch] | Stream) -> bool:
+    """Whether sampling units have several rows; those of a stream are rows."""
+    if isinstance(source, Stream):
+        return False
+    blocks = [source] if isinstance(source, Batch) else source
+    return any(block.unit is not None for block in blocks)
+
+
+def _inside(model: Model, theta: Theta) -> Theta:
+    """The nearest point in the model, as where one scale is shared and those of a start differ.
+
+    A point that is in it up to rounding stays as it is: a resumed run repeats its passes to
+    the last digit.
+    """
+    inside = model.unpack(model.pack(theta), theta)
+    same = all(
+        np.isclose(values, new[name], rtol=1e-12, atol=1e-300).all()
+        for old, new in ((theta.gate, inside.gate), (theta.expert, inside.expert))
+        for name, values in old.items()
+    )
+    return theta if same else inside
 
 
 @dataclass
@@ -203,7 +227,7 @@ class _Run:
     def __init__(
         self,
         model: Model,
-        source: Batch | Sequence[Batch],
+        source: Batch | Sequence[Batch] | Stream,
         monitor: Monitor,
         executor: Executor,
         accelerate: bool | Accelerator,
@@ -213,7 +237,7 @@ class _Run:
         self.em_pass = choose_pass(model, backend)
         self.monitor = monitor
         self.executor = executor
-        self.handle = executor.scatter([source] if isinstance(source, Batch) else list(source))
+        self.handle = executor.scatter([source] if isinstance(source, Batch) else source)
         self.accelerator: Accelerator | None = None
         if accelerate is not False:
             self.accelerator = Anderson() if accelerate is True else accelerate
@@ -239,8 +263,7 @@ class _Run:
         return _Point(theta, stats, float(objective))
 
     def loop(self, theta: Theta) -> EMResult:
-        # A start may lie outside the model, as different scales where one is shared.
-        point = self.evaluate(self.model.unpack(self.model.pack(theta), theta))
+        point = self.evaluate(_inside(self.model, theta))
         if not point.ok:
             return self.result(point, "diverged")
         while True:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from mixexperts._batch import Batch, Stats, tree_sum
+from mixexperts.em.streaming import Stream, StreamExecutor
 
 
 class SerialExecutor:
@@ -53,15 +54,34 @@ class ThreadExecutor:
 
 
 def local_executor(n_blocks: int) -> SerialExecutor | ThreadExecutor:
-    """Threads for several blocks, if the machine and ``OMP_NUM_THREADS`` allow more than one.
+    """Threads for several blocks, if there may be more than one."""
+    n_threads = 1 if n_blocks == 1 else min(n_blocks, allowed_threads())
+    return ThreadExecutor(n_threads) if n_threads > 1 else SerialExecutor()
+
+
+def allowed_threads() -> int:
+    """Threads that the machine and ``OMP_NUM_THREADS`` allow.
 
     joblib sets that variable in its workers, so that parallel starts do not multiply threads.
     """
-    if n_blocks == 1:
-        return SerialExecutor()
     from joblib import cpu_count
 
     limit = os.environ.get("OMP_NUM_THREADS", "")
     allowed = int(limit) if limit.isdigit() and int(limit) > 0 else cpu_count()
-    n_threads = min(n_blocks, cpu_count(), allowed)
-    return ThreadExecutor(n_threads) if n_threads > 1 else SerialExecutor()
+    return int(min(cpu_count(), allowed))
+
+
+def executor_for(
+    blocks: Sequence[Batch] | Stream, n_threads: int | None
+) -> SerialExecutor | ThreadExecutor | StreamExecutor:
+    """The executor for blocks in memory or for a stream, with at most ``n_threads`` threads."""
+    if isinstance(blocks, Stream):
+        return StreamExecutor(n_threads or allowed_threads())
+    return local_executor(min(len(blocks), n_threads or len(blocks)))
+
+
+def total_weight(blocks: Sequence[Batch] | Stream) -> float:
+    """Sum of the weights of all rows."""
+    if isinstance(blocks, Stream):
+        return blocks.weight
+    return sum(float(block.weight.sum()) for block in blocks)

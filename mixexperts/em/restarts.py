@@ -13,7 +13,7 @@ from mixexperts._batch import Batch, Theta
 from mixexperts.em.accelerate import Anderson
 from mixexperts.em.checkpoint import Checkpoint, Running
 from mixexperts.em.engine import EMResult, Model, first_best, fit_em
-from mixexperts.em.executors import local_executor
+from mixexperts.em.executors import executor_for, total_weight
 from mixexperts.em.init import (
     initial_theta,
     keyed_rng,
@@ -22,6 +22,7 @@ from mixexperts.em.init import (
 from mixexperts.em.monitor import Monitor
 from mixexperts.em.newton import Newton
 from mixexperts.em.screening import finalists, run_on_sample, screened
+from mixexperts.em.streaming import Stream
 
 #: Two starts reached the same optimum if their objectives differ by less than this, in units
 #: of log-likelihood.
@@ -69,7 +70,7 @@ class Settings:
 
 def run_start(
     model: Model,
-    blocks: Sequence[Batch],
+    blocks: Sequence[Batch] | Stream,
     sample: Batch,
     start: Start,
     settings: Settings,
@@ -94,7 +95,7 @@ def run_start(
         newton.restore(running.newton)
     if checkpoint:
         monitor.callback = _Reporter(checkpoint, index, accelerator, newton, list(monitor.history))
-    executor = local_executor(min(len(blocks), settings.n_threads or len(blocks)))
+    executor = executor_for(blocks, settings.n_threads)
     try:
         return fit_em(
             model,
@@ -111,8 +112,10 @@ def run_start(
         executor.close()
 
 
-def _is_part(sample: Batch, blocks: Sequence[Batch]) -> bool:
+def _is_part(sample: Batch, blocks: Sequence[Batch] | Stream) -> bool:
     """Whether the sample holds fewer rows than the data."""
+    if isinstance(blocks, Stream):
+        return sample.n_rows < blocks.n_rows
     return sample.n_rows < sum(block.n_rows for block in blocks)
 
 
@@ -163,7 +166,7 @@ class Restarts:
 
 def fit_restarts(
     model: Model,
-    blocks: Sequence[Batch],
+    blocks: Sequence[Batch] | Stream,
     sample: Batch,
     starts: Sequence[Start],
     settings: Settings,
@@ -207,7 +210,7 @@ def fit_restarts(
 
 def _run(
     model: Model,
-    blocks: Sequence[Batch],
+    blocks: Sequence[Batch] | Stream,
     sample: Batch,
     starts: Sequence[Start],
     settings: Settings,
@@ -243,7 +246,7 @@ def _thread_pools() -> Any:
 
 def _screen(
     model: Model,
-    blocks: Sequence[Batch],
+    blocks: Sequence[Batch] | Stream,
     sample: Batch,
     starts: Sequence[Start],
     settings: Settings,
@@ -282,9 +285,9 @@ def _sampled(
     return index, result
 
 
-def _share(sample: Batch, blocks: Sequence[Batch]) -> float:
+def _share(sample: Batch, blocks: Sequence[Batch] | Stream) -> float:
     """Weight of the sample over that of all rows."""
-    return float(sample.weight.sum()) / sum(float(block.weight.sum()) for block in blocks)
+    return float(sample.weight.sum()) / total_weight(blocks)
 
 
 def _indexed(

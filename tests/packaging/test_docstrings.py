@@ -25,7 +25,7 @@ CHECKS = {
     "PR01": "parameter not documented", "PR02": "unknown parameter", "PR03": "order of parameters",
     "PR10": "space before the colon", "YD01": "yields", "RT01": "no Returns",
 }  # fmt: skip
-ROOMS = ("datasets", "em", "experts", "gates", "penalties", "plots")
+ROOMS = ("datasets", "em", "experts", "gates", "penalties", "plots", "sources")
 _ARRAY = re.compile(r"array|DataFrame|Series")
 _SHAPE = re.compile(r"\(|scalar|mapping|list|dict|iterable|sequence|DataFrame|Series|labels")
 

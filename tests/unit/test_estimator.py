@@ -50,6 +50,7 @@ SETTINGS = {
     "three experts": {"n_experts": 3},
     "quadratic": {"expert": Gaussian(degree=2)},
     "one expert": {"n_experts": 1},
+    "in chunks": {"chunk_rows": 7},
     "shared scale, ridge": {"expert": Gaussian(shared_scale=True), "gate_penalty": Ridge(0.01)},
 }
 

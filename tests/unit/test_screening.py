@@ -6,14 +6,14 @@ from numpy.testing import assert_allclose
 
 import mixexperts as mx
 from mixexperts.em import restarts
-from mixexperts.estimators import _base
+from mixexperts.estimators import _data
 
 
 @pytest.fixture
 def data(monkeypatch):
     """Rows enough for two samples of 400 and for a block of 700."""
-    monkeypatch.setattr(_base, "_START_ROWS", 400)
-    monkeypatch.setattr(_base, "_BLOCK_ROWS", 700)
+    monkeypatch.setattr(_data, "_START_ROWS", 400)
+    monkeypatch.setattr(_data, "_BLOCK_ROWS", 700)
     X, y, _ = mx.datasets.make_moe_regression(
         n_samples=3000, n_features=2, n_experts=3, noise=0.4, random_state=3
     )
@@ -39,7 +39,7 @@ def test_only_the_best_few_run_on_all_rows(data):
 
 def test_the_optimum_is_that_of_starts_on_all_rows(data, monkeypatch):
     screened = fit(*data)
-    monkeypatch.setattr(_base, "_START_ROWS", 10_000)
+    monkeypatch.setattr(_data, "_START_ROWS", 10_000)
     whole = fit(*data)
     assert (whole.restarts_["status"] != "screened").all()
     assert screened.log_likelihood_ == pytest.approx(whole.log_likelihood_, abs=1e-6)

@@ -1,0 +1,218 @@
+"""The rows of a fit: in memory, or read anew in every pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol
+
+import numpy as np
+
+from mixexperts._batch import Array, Batch, take_rows
+from mixexperts.em.engine import Model
+from mixexperts.em.streaming import PassBar, Stream
+from mixexperts.estimators._frame import Frame
+from mixexperts.experts.base import Expert
+from mixexperts.sources.arrays import ArraySource
+from mixexperts.sources.base import Block, Source
+from mixexperts.sources.chunks import Chunks
+from mixexperts.sources.prefetch import Prefetch
+from mixexperts.sources.scan import PrioritySample, Scan, Summary
+
+# Rows per block of an in-memory fit: the block and its scratch arrays stay in the cache.
+_BLOCK_ROWS = 32768
+# Starts are made from at most this many rows; the runs themselves use all rows.
+_START_ROWS = 20000
+
+
+@dataclass(frozen=True)
+class Placed:
+    """The rows as the engine sees them.
+
+    Attributes
+    ----------
+    frame : Frame
+    blocks : sequence of Batch or Stream
+        All rows of positive weight.
+    sample : Batch
+        Rows that starts are made from, with their features.
+    labelled : callable
+        Gives the rows that are partitioned where ``init`` holds labels, and which of the rows
+        of the data they are: a mask or numbers; None: all.
+    digest : str
+        Of the data, where the blocks are not at hand for one.
+    """
+
+    frame: Frame
+    blocks: Sequence[Batch] | Stream
+    sample: Batch
+    labelled: Callable[[], tuple[Batch, Array | None]]
+    digest: str = ""
+
+
+class Data(Protocol):
+    """What a fit needs to know of its rows before they have a frame."""
+
+    n_given: int
+    n_rows: int
+    weight: float
+    has_offset: bool
+    n_features: int
+    response_range: tuple[float, float]
+
+    def place(
+        self, model: Model, columns: tuple[Array, Array], names: tuple[str, ...], lazy: bool
+    ) -> Placed:
+        """Learn the frame from the rows, and see them through it; ``lazy`` where it pays."""
+
+
+class Resident:
+    """Rows in memory: all of positive weight, of those given that ``used`` marks."""
+
+    def __init__(
+        self,
+        X: Array,
+        y: Array,
+        weight: Array,
+        offset: Array | None,
+        used: Array | None,
+        *,
+        seed: int,
+    ) -> None:
+        self.X, self.y, self.weights, self.offset, self.used = X, y, weight, offset, used
+        self.seed = seed
+        self.n_rows, self.n_features = X.shape
+        self.n_given = self.n_rows if used is None else len(used)
+        self.weight = float(weight.sum())
+        self.has_offset = offset is not None
+        response = y if offset is None else y - offset.reshape(-1, *[1] * (y.ndim - 1))
+        self.response_range = float(response.min()), float(response.max())
+
+    def place(
+        self, model: Model, columns: tuple[Array, Array], names: tuple[str, ...], lazy: bool
+    ) -> Placed:
+        rows = (self.X, self.y, self.weights, self.offset)
+        frame = Frame.fit(model, *rows, columns, names)
+        # Few rows are made ready at once.
+        batch = frame.batch(*rows, lazy=lazy and self.n_rows > _BLOCK_ROWS)
+        taken = np.union1d(*columns)
+        features = self.X if len(taken) == self.n_features else self.X[:, taken]
+        sample = _sample(batch, features, self.seed)
+        return Placed(frame, batch.split(_BLOCK_ROWS), sample, lambda: (batch, self.used))
+
+
+def _sample(batch: Batch, features: Array, seed: int) -> Batch:
+    """The rows that starts are made from, with their features: all rows, or some of many."""
+    if batch.n_units > _START_ROWS:
+        sample = PrioritySample(_START_ROWS, seed)
+        sample.add(batch.weight, np.arange(batch.n_units))
+        weight, (rows,) = sample.take()
+        features = features[rows]
+        designs = {name: take_rows(design, rows) for name, design in batch.designs.items()}
+        batch = replace(
+            batch,
+            y=batch.y[rows],
+            designs=designs,
+            Z=designs["mean"] if batch.same_design else take_rows(batch.Z, rows),
+            weight=weight,
+            offset=None if batch.offset is None else batch.offset[rows],
+        )
+    batch = batch.dense()
+    return replace(batch, designs={**batch.designs, "features": features})
+
+
+class Streamed:
+    """Rows that are read from a source in every pass; making it is the first pass."""
+
+    def __init__(
+        self,
+        source: Source,
+        chunk_rows: int | None,
+        expert: Expert,
+        *,
+        seed: int,
+        digest: bool,
+        show: bool,
+    ) -> None:
+        self.show = show
+        chunks = Chunks(source, chunk_rows)
+        scan = Scan(source, partial(_check_response, expert), _START_ROWS, seed, digest)
+        self.summary = _first_pass(chunks, scan, source.n_rows if show else None, show)
+        summary = self.summary
+        self.chunks = replace(chunks, n_given=summary.n_given, n_rows=summary.n_rows)
+        self.n_given, self.n_rows = summary.n_given, summary.n_rows
+        self.weight = summary.weight
+        self.has_offset = summary.sample.offset is not None
+        self.n_features = summary.sample.X.shape[1]
+        self.response_range = summary.lowest, summary.highest
+
+    def place(
+        self, model: Model, columns: tuple[Array, Array], names: tuple[str, ...], lazy: bool
+    ) -> Placed:
+        summary = self.summary
+        frame = Frame.from_moments(
+            model, summary.features, summary.response, self._features, columns, names
+        )
+        stream = Stream(
+            self.chunks,
+            partial(_batch, frame, lazy=lazy),
+            self.n_rows,
+            self.weight,
+            self.show,
+            frame.log_jacobian(self.weight),
+        )
+        batch = _batch(frame, summary.sample)
+        features = summary.sample.X[:, np.union1d(*columns)]
+        sample = replace(batch, designs={**batch.designs, "features": features})
+        return Placed(frame, stream, sample, partial(self._labelled, frame, batch), summary.digest)
+
+    def _labelled(self, frame: Frame, sample: Batch) -> tuple[Batch, Array | None]:
+        """All rows if they are in memory anyway, so that chunks do not matter; else the sample."""
+        source = self.chunks.source
+        if not isinstance(source, ArraySource) or not source.in_memory:
+            return sample, self.summary.sample_rows
+        weight = source.sample_weight
+        weight = None if weight is None else np.asarray(weight, dtype=np.float64)
+        used = slice(None) if weight is None or weight.all() else weight > 0
+        block = Block(source.X, source.y, weight, source.offset).take(used)
+        return _batch(frame, block), None if isinstance(used, slice) else used
+
+    def _features(self) -> Iterator[tuple[Array, Array]]:
+        """X and weights of all rows, in one more pass."""
+        with Prefetch(self.chunks) as chunks:
+            for chunk in chunks:
+                assert chunk.weight is not None
+                yield chunk.X, chunk.weight
+
+
+def _batch(frame: Frame, rows: Block, lazy: bool = False) -> Batch:
+    return frame.batch(*rows, lazy=lazy)
+
+
+def _check_response(expert: Expert, y: Array) -> None:
+    allowed = getattr(expert, "response_columns", (1,))
+    given = 1 if y.ndim == 1 else y.shape[1]
+    if given not in allowed:
+        raise ValueError(
+            f"y has {given} columns, but {expert.name!r} experts take "
+            f"{' or '.join(map(str, allowed))}; name as many in the source"
+        )
+    expert.check_response(y)
+
+
+def _first_pass(chunks: Chunks, scan: Scan, n_rows: int | None, show: bool) -> Summary:
+    """Checks and draws on the reading thread, moments on this one."""
+    bar = PassBar(n_rows, label="reading") if show else None
+    try:
+        if bar is not None:
+            bar.begin()
+        with Prefetch(partial(chunks, scan.inspect)) as items:
+            for chunk in items:
+                scan.add(chunk)
+                if bar is not None:
+                    bar.advance(chunk.n_rows)
+    finally:
+        if bar is not None:
+            bar.close()
+    return scan.summary()

@@ -1,0 +1,100 @@
+"""Weighted means and products about them, one block of rows after the other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixexperts._batch import Array, weighted_mean
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Weighted moments of the columns of some rows; those of two blocks merge.
+
+    Attributes
+    ----------
+    n_rows : int
+    weight : float
+        Sum of the weights.
+    unit : ndarray of shape (d,)
+        Powers of two near the size of the columns; the next two are in these units, so that
+        squares neither overflow nor underflow.
+    unit_mean : ndarray of shape (d,)
+    unit_scatter : ndarray of shape (d, d)
+        Sums of weighted products of the deviations from the mean.
+    size : ndarray of shape (d,)
+        Largest absolute values.
+
+    References
+    ----------
+    Chan, T. F., Golub, G. H. and LeVeque, R. J. (1983). Algorithms for computing the sample
+    variance: analysis and recommendations. The American Statistician 37, 242-247.
+    """
+
+    n_rows: int
+    weight: float
+    unit: Array
+    unit_mean: Array
+    unit_scatter: Array
+    size: Array
+
+    @classmethod
+    def of(cls, values: Array, weight: Array, unit: Array | None = None) -> Moments:
+        """Moments of values (n, d) with positive weights (n,).
+
+        Blocks that are to be merged need the same ``unit``; None takes one from these values.
+        """
+        size = np.abs(values).max(axis=0, initial=0.0)
+        if unit is None:
+            unit = np.ldexp(1.0, np.frexp(np.where(size > 0.0, size, 1.0))[1])
+        values = values / unit
+        mean = weighted_mean(values, weight)
+        values -= mean
+        scatter = (values * weight[:, None]).T @ values
+        return cls(len(values), float(weight.sum()), unit, mean, scatter, size)
+
+    def merged(self, other: Moments) -> Moments:
+        """Moments of the rows of both."""
+        weight = self.weight + other.weight
+        step = other.unit_mean - self.unit_mean
+        share = other.weight / weight
+        return Moments(
+            self.n_rows + other.n_rows,
+            weight,
+            self.unit,
+            self.unit_mean + step * share,
+            self.unit_scatter + other.unit_scatter + np.outer(step, step) * (self.weight * share),
+            np.maximum(self.size, other.size),
+        )
+
+    def take(self, columns: Array) -> Moments:
+        """Moments of some of the columns."""
+        return Moments(
+            self.n_rows,
+            self.weight,
+            self.unit[columns],
+            self.unit_mean[columns],
+            self.unit_scatter[np.ix_(columns, columns)],
+            self.size[columns],
+        )
+
+    @property
+    def mean(self) -> Array:
+        """Weighted means, (d,)."""
+        mean: Array = self.unit_mean * self.unit
+        return mean
+
+    def second(self, center: Array, scale: Array) -> Array:
+        """Weighted mean products of ``(values - center) / scale``, (d, d)."""
+        shift = self.unit_mean - center / self.unit
+        relative = scale / self.unit
+        mean_product = self.unit_scatter / self.weight + np.outer(shift, shift)
+        second: Array = mean_product / np.outer(relative, relative)
+        return second
+
+    def spread(self, center: Array) -> Array:
+        """Weighted root mean square of the deviations from ``center`` (d,), (d,)."""
+        root: Array = self.unit * np.sqrt(np.diagonal(self.second(center, self.unit)))
+        return root
