@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -56,6 +56,8 @@ class DesignMap:
         With P = J + intercept; None where the columns are used as they are.
     dependent : tuple of str
         Columns that are linear combinations of the others.
+    constant : tuple of str
+        Features that have the same value in all rows.
     """
 
     names: tuple[str, ...]
@@ -65,6 +67,7 @@ class DesignMap:
     intercept: bool
     basis: Array | None = None
     dependent: tuple[str, ...] = ()
+    constant: tuple[str, ...] = ()
 
     @classmethod
     def fit(
@@ -76,21 +79,31 @@ class DesignMap:
         degree: int = 1,
         intercept: bool = True,
         orthogonalize: bool = True,
+        center: bool | None = None,
+        common_scale: bool = False,
     ) -> DesignMap:
         """Learn the map from features (n, d) and weights (n,).
 
-        With ``orthogonalize=False`` (penalised fits) columns are standardised only.
+        With ``orthogonalize=False`` (penalised fits) columns are standardised only. Features
+        are centred if there is an intercept, unless ``center`` says otherwise; with
+        ``common_scale`` all are divided by the same number.
         """
-        center = np.zeros(features.shape[1])
-        if intercept and features.shape[1]:
-            center = weighted_mean(features, weight)
-        spread = root_mean_square(features - center, weight)
+        wanted = intercept if center is None else center
+        middle = np.zeros(features.shape[1])
+        if wanted and features.shape[1]:
+            middle = weighted_mean(features, weight)
+        spread = root_mean_square(features - middle, weight)
         # Rounding of the mean leaves a constant column a spread of some units in the last place.
         size = np.abs(features).max(axis=0, initial=0.0)
         flat = spread <= 16.0 * np.finfo(float).eps * size
-        scale = np.where(flat | (spread == 0.0), 1.0, spread)
-        plain = cls(names, center, scale, monomials(features.shape[1], degree), intercept)
-        return plain._with_basis(features, weight, orthogonalize)
+        flat |= spread == 0.0
+        scale = np.where(flat, 1.0, spread)
+        if common_scale and features.shape[1]:
+            scale = np.full_like(scale, root_mean_square(scale, np.ones_like(scale)))
+        powers = monomials(features.shape[1], degree)
+        plain = cls(names, middle, scale, powers, intercept)
+        based = plain._with_basis(features, weight, orthogonalize)
+        return replace(based, constant=tuple(names[j] for j in np.flatnonzero(flat)))
 
     def _with_basis(self, features: Array, weight: Array, orthogonalize: bool) -> DesignMap:
         if not self.n_columns:
@@ -178,6 +191,15 @@ class DesignMap:
                 used = np.flatnonzero(row)
                 design[:, shift + j] = np.prod(standard[:, used] ** row[used], axis=1)
         return design if self.basis is None else design @ self.basis
+
+    def linear(self) -> Array:
+        """Matrix M (d, r) of a map of degree 1 without intercept: ``(x - center) @ M``."""
+        matrix = np.diag(1.0 / self.scale)
+        return matrix if self.basis is None else matrix @ self.basis
+
+    def log_volume(self) -> float:
+        """Log of the volume that a unit of raw features takes, where :meth:`linear` is square."""
+        return float(np.linalg.slogdet(self.linear())[1])
 
     def _standard_to_raw(self) -> Array:
         """Matrix (P, P) from coefficients of standardised to those of raw monomials."""
