@@ -184,6 +184,11 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
                 f"gate={gate.name!r} has no coefficients, so that gate_penalty does nothing; leave "
                 "it out, or use gate='softmax'"
             )
+        if not penalties[0].is_null and gate.objective == "joint":
+            raise UnsupportedCombinationError(
+                f"gate={gate.name!r} is fitted to the features and the response together and takes "
+                "no gate_penalty; leave it out, or use gate='softmax'"
+            )
         return Model(gate, expert, *penalties)
 
     def _validate(
@@ -257,7 +262,7 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
             ("experts", frame.expert_map, self.expert_penalty),
             ("gate", frame.gate_map, self.gate_penalty),
         ):
-            if not design.dependent:
+            if not design.dependent or (room == "gate" and frame.gate_is_joint):
                 continue
             solved = "of minimum norm" if penalty is None else "that the penalty picks"
             if n < design.n_columns:
@@ -335,6 +340,9 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         jacobian = frame.log_jacobian(data.weight)
         table = pd.DataFrame(restarts.table(jacobian, frame.scale))
         table.index.name = "start"
+        if hasattr(self, "theta_"):  # attributes that another gate or family had
+            for name in self.frame_.raw(self.model_, self.theta_):
+                self.__dict__.pop(f"{name}_", None)
         self.model_ = model
         self.frame_ = frame
         self.theta_ = theta

@@ -14,6 +14,7 @@ from mixexperts._batch import Array, Batch, Columns, Theta, root_mean_square, we
 from mixexperts._design import DesignMap, Rows
 from mixexperts._moments import Moments
 from mixexperts.em.engine import Model
+from mixexperts.errors import DesignError
 
 
 @saveable("frame")
@@ -29,6 +30,8 @@ class Frame:
         Centring, scaling and expansion of those columns.
     loc, scale : float
         The engine sees the response as ``(y - loc) / scale``.
+    gate_is_joint : bool
+        Whether the gate models the density of its features.
     """
 
     expert_columns: Array
@@ -37,6 +40,7 @@ class Frame:
     gate_map: DesignMap
     loc: float
     scale: float
+    gate_is_joint: bool = False
 
     @classmethod
     def fit(
@@ -108,17 +112,22 @@ class Frame:
             (model.gate, model.gate_penalty, columns[1]),
         ):
             degree, intercept = room.degree, room.fit_intercept and room.uses_features
-            keys.append((degree, intercept, penalty.is_null, tuple(take)))
+            options = {"orthogonalize": penalty.is_null}
+            if room is model.gate:
+                options |= model.gate.design_options()
+            keys.append((degree, intercept, tuple(sorted(options.items())), tuple(take)))
             if keys[-1] not in maps:
-                maps[keys[-1]] = design(
-                    take, degree=degree, intercept=intercept, orthogonalize=penalty.is_null
-                )
+                maps[keys[-1]] = design(take, degree=degree, intercept=intercept, **options)
+        fault = model.gate.design_fault(maps[keys[1]])
+        if fault is not None:
+            raise DesignError(fault)
+        joint = model.gate.objective == "joint"
         loc, scale = 0.0, 1.0
         if model.expert.affine_response:
             loc, scale = location()
             # Without an intercept a shift of y is not a shift of the model.
             loc = loc if model.expert.fit_intercept else 0.0
-        return cls(*columns, maps[keys[0]], maps[keys[1]], loc, scale)
+        return cls(*columns, maps[keys[0]], maps[keys[1]], loc, scale, joint)
 
     def batch(
         self,
@@ -159,8 +168,9 @@ class Frame:
         return scaled
 
     def log_jacobian(self, total_weight: float) -> float:
-        """What the scaling of y adds to a log-likelihood over that much weight."""
-        return -total_weight * math.log(self.scale)
+        """What the scaling of y, and of x in a joint density, adds to a log-likelihood."""
+        volume = self.gate_map.log_volume() if self.gate_is_joint else 0.0
+        return total_weight * (volume - math.log(self.scale))
 
     def same(self, other: Frame) -> bool:
         """Whether parameters of the engine mean the same under another frame."""

@@ -147,8 +147,8 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         """
         batch = self._batch(X, y, offset)
         with np.errstate(over="ignore"):  # a density of zero, far from all experts
-            joint = self.model_.log_joint(self.theta_, batch)
-        responsibilities, log_density = e_step(joint)
+            terms = self.model_.log_conditional(self.theta_, batch)
+        responsibilities, log_density = e_step(terms)
         responsibilities[np.isneginf(log_density)] = np.nan
         return responsibilities
 
@@ -205,8 +205,8 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
             y = self.predictive(X, offset=offset).mean()
         batch = self._batch(X, y, offset)
         with np.errstate(over="ignore"):  # a density of zero, far from all experts
-            joint = self.model_.log_joint(self.theta_, batch)
-        _, log_density = e_step(joint)
+            terms = self.model_.log_conditional(self.theta_, batch)
+        _, log_density = e_step(terms)
         density: Array = log_density - np.log(self.frame_.scale)
         return density
 
@@ -281,7 +281,11 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
     def _log_likelihood(
         self, X: Any, y: Any, sample_weight: Any, offset: Any
     ) -> tuple[float, float]:
-        log_density = self.score_samples(X, y, offset=offset)
+        """Log-likelihood that the fit maximises, of (x, y) for a joint gate, and the weight."""
+        batch = self._batch(X, y, offset)
+        with np.errstate(over="ignore"):
+            _, log_density = e_step(self.model_.log_joint(self.theta_, batch))
+        log_density += self.frame_.log_jacobian(1.0)
         weight = checks.sample_weight_array(sample_weight, len(log_density))
         used = weight > 0  # a row of weight zero counts for nothing, however far away
         return float(weight[used] @ log_density[used]), float(weight.sum())
@@ -289,7 +293,8 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
     def aic(self, X: Any, y: Any, *, sample_weight: Any = None, offset: Any = None) -> float:
         """Akaike's criterion on data, ``-2 log-likelihood + 2 n_parameters_``.
 
-        Lower is better (Akaike 1974).
+        Lower is better (Akaike 1974). With a Gaussian gate the log-likelihood is that of
+        features and response together, as the fit maximises it.
 
         Parameters
         ----------
@@ -316,7 +321,8 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
     def bic(self, X: Any, y: Any, *, sample_weight: Any = None, offset: Any = None) -> float:
         """Schwarz's criterion on data, ``-2 log-likelihood + n_parameters_ log n``.
 
-        n is the sum of the weights; lower is better (Schwarz 1978).
+        n is the sum of the weights; lower is better (Schwarz 1978). With a Gaussian gate the
+        log-likelihood is that of features and response together.
 
         Parameters
         ----------
@@ -343,7 +349,8 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
     def icl(self, X: Any, y: Any, *, sample_weight: Any = None, offset: Any = None) -> float:
         """Integrated completed likelihood, BIC plus twice the entropy of the responsibilities.
 
-        Lower is better (McLachlan and Peel 2000, section 6.10.3: ICL-BIC).
+        Lower is better (McLachlan and Peel 2000, section 6.10.3: ICL-BIC). With a Gaussian
+        gate the log-likelihood is that of features and response together.
 
         Parameters
         ----------

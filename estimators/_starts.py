@@ -123,10 +123,11 @@ def _responsibilities(values: Array, n_experts: int) -> Array:
 
 
 def _from_parameters(init: dict[str, Any], n_experts: int, model: Model, frame: Frame) -> Theta:
-    n_coef, n_gate = len(frame.expert_map.powers), len(frame.gate_map.powers)
     own = ("intercept", *model.expert.param_names)
-    shapes: dict[str, tuple[int, ...]] = {name: (n_experts,) for name in (*own, "gate_intercept")}
-    shapes |= {"coef": (n_experts, n_coef), "gate_coef": (n_experts, n_gate)}
+    gate = model.gate.neutral_raw(n_experts, frame.gate_map)
+    shapes: dict[str, tuple[int, ...]] = {name: (n_experts,) for name in own}
+    shapes["coef"] = (n_experts, len(frame.expert_map.powers))
+    shapes |= {name: value.shape for name, value in gate.items()}
     unknown = sorted(set(init) - set(shapes))
     missing = [name for name in own if name not in init]
     if unknown or missing:
@@ -134,7 +135,7 @@ def _from_parameters(init: dict[str, Any], n_experts: int, model: Model, frame: 
             f"init is a dict of parameters with unknown keys {unknown} and missing keys {missing};"
             f" it takes {', '.join(shapes)} (the gate's may be left out)"
         )
-    raw = {name: np.zeros(shape) for name, shape in shapes.items()}
+    raw = {name: np.zeros(shape) for name, shape in shapes.items()} | gate
     for name, value in init.items():
         array = np.asarray(value, dtype=np.float64)
         if array.shape != shapes[name] or not np.isfinite(array).all():
@@ -145,8 +146,10 @@ def _from_parameters(init: dict[str, Any], n_experts: int, model: Model, frame: 
         raw[name] = array
     if not model.expert.fit_intercept and raw["intercept"].any():
         raise ValueError("init['intercept'] must be zero: the experts have no intercept")
-    alike = [np.ptp(values, axis=0).max(initial=0.0) == 0.0 for values in raw.values()]
-    if n_experts > 1 and all(alike):
+    # A matrix that all experts share tells none from another.
+    each = [values for name, values in raw.items() if name not in model.gate.shared_raw]
+    alike = all(np.ptp(values, axis=0).max(initial=0.0) == 0.0 for values in each)
+    if n_experts > 1 and alike:
         raise ValueError(
             "init holds the same parameters for every expert: EM cannot part experts that are "
             "alike; give experts that differ"
@@ -171,16 +174,20 @@ def _from_estimator(est: Any, n_experts: int, model: Model, frame: Frame) -> Sta
             f"{model.expert.name}; start from a model of the same family"
         )
     raw = est.frame_.raw(est.model_, est.theta_)
-    n_coef, n_gate = len(frame.expert_map.powers), len(frame.gate_map.powers)
+    n_coef = len(frame.expert_map.powers)
     if raw["coef"].shape[1] != n_coef:
         raise ValueError(
             f"init is a model whose experts have {raw['coef'].shape[1]} coefficients, but this "
             f"one's have {n_coef}; start from a model with the same terms"
         )
-    if raw["gate_coef"].shape[1] != n_gate:
-        # A model with another gate still tells where the experts are.
-        raw["gate_coef"] = np.zeros((own, n_gate))
+    reads = model.gate.reads(est.model_.gate)
+    neutral = model.gate.neutral_raw(own, frame.gate_map)
+    other = {n for n, v in neutral.items() if not reads or n not in raw or raw[n].shape != v.shape}
+    if other and model.gate.objective == "joint":  # means and covariances belong together
+        other = set(neutral)
+    # A model with another gate still tells where the experts are.
+    raw |= {name: neutral[name] for name in other}
     kind = "split" if own < n_experts else "model"
-    same = frame.same(est.frame_) and est.model_.gate.name == model.gate.name
+    same = frame.same(est.frame_) and reads and est.model_.gate.name == model.gate.name
     # Raw coefficients of high degree lose digits; the engine's are taken where they mean the same.
     return Start(kind, theta=est.theta_ if same else frame.engine(model, raw))

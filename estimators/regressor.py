@@ -29,8 +29,9 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
     n_experts : int, default=2
         Number of experts K.
     gate : str or Gate, default="softmax"
-        ``"softmax"`` (weights depend on x), ``"constant"`` (a finite mixture of regressions),
-        or an instance from :mod:`mixexperts.gates`.
+        ``"softmax"`` (weights depend on x), ``"gaussian"`` (the distribution of x is modelled
+        too), ``"constant"`` (a finite mixture of regressions), or an instance from
+        :mod:`mixexperts.gates` such as ``Gaussian(covariance="tied")``.
     expert : str or Expert, default="gaussian"
         Family of the experts: ``"gaussian"``, ``"poisson"`` (counts), ``"binomial"`` (shares of
         successes, or zeros and ones), or an instance from :mod:`mixexperts.experts` such as
@@ -44,8 +45,8 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         short runs), ``"split"`` (grown from one expert by splitting the worst explained), and
         ``"auto"``, which takes all kinds in turn. Or labels (n,), responsibilities (n, K), a
         dict of parameters (``intercept``, ``coef``, ``scale`` if the family has one and,
-        optionally, ``gate_intercept``, ``gate_coef``), a fitted model of at most K experts (its
-        worst explained are split), or a list of these.
+        optionally, the gate's, by the names of the attributes without underscore), a fitted model
+        of at most K experts (its worst explained are split), or a list of these.
     n_init : int, default=10
         Number of starts.
     max_iter : int, default=1000
@@ -89,8 +90,13 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
     gate_coef_ : ndarray of shape (n_experts, n_gate_features)
         Coefficients of the gate; the last row is zero (reference).
     gate_intercept_ : ndarray of shape (n_experts,)
+    gate_weights_, gate_means_, gate_covariances_ : ndarray
+        Of a Gaussian gate, in place of the two above: weights (n_experts,), means (n_experts, d)
+        and covariances of the d gate features, on their scale as given: (n_experts, d, d), (d, d)
+        if tied, (n_experts, d) if diagonal, (n_experts,) if spherical.
     log_likelihood_, objective_ : float
-        Log-likelihood, and the same less the penalties; sums over rows.
+        Log-likelihood, and the same less the penalties; sums over rows. Of y given x; with a
+        Gaussian gate of (x, y), with x the gate's features.
     history_ : ndarray of shape (n_accepted,)
         Objective after each accepted pass of the best start; it never falls.
     n_iter_ : int
@@ -130,7 +136,8 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
     With a free scale per expert the likelihood is unbounded: an expert can collapse on a few
     rows. A solution with an expert on fewer effective rows than its parameters + 1, or with
     a scale at the floor of ``Gaussian.scale_floor`` times the standard deviation of y, is
-    flagged ``degenerate`` and never preferred to a sound one.
+    flagged ``degenerate`` and never preferred to a sound one. A Gaussian gate has a floor on
+    its covariances too.
 
     References
     ----------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -61,6 +61,8 @@ class DesignMap:
         With P = J + intercept; None where the columns are used as they are.
     dependent : tuple of str
         Columns that are linear combinations of the others.
+    constant : tuple of str
+        Features that have the same value in all rows.
     """
 
     names: tuple[str, ...]
@@ -70,6 +72,7 @@ class DesignMap:
     intercept: bool
     basis: Array | None = None
     dependent: tuple[str, ...] = ()
+    constant: tuple[str, ...] = ()
 
     @classmethod
     def fit(
@@ -81,22 +84,27 @@ class DesignMap:
         degree: int = 1,
         intercept: bool = True,
         orthogonalize: bool = True,
+        center: bool | None = None,
+        common_scale: bool = False,
     ) -> DesignMap:
         """Learn the map from features (n, d) and weights (n,).
 
-        With ``orthogonalize=False`` (penalised fits) columns are standardised only.
+        With ``orthogonalize=False`` (penalised fits) columns are standardised only. Features
+        are centred if there is an intercept, unless ``center`` says otherwise; with
+        ``common_scale`` all are divided by the same number.
         """
-        center = np.zeros(features.shape[1])
-        if intercept and features.shape[1]:
-            center = weighted_mean(features, weight)
-        spread = root_mean_square(features - center, weight)
+        wanted = intercept if center is None else center
+        middle = np.zeros(features.shape[1])
+        if wanted and features.shape[1]:
+            middle = weighted_mean(features, weight)
+        spread = root_mean_square(features - middle, weight)
         size = np.abs(features).max(axis=0, initial=0.0)
 
         def rows() -> Iterator[tuple[Array, Array]]:
             for i in range(0, len(features), _QR_ROWS):
                 yield features[i : i + _QR_ROWS], weight[i : i + _QR_ROWS]
 
-        plain = cls._standardizing(names, center, spread, size, degree, intercept)
+        plain = cls._standardizing(names, middle, spread, size, degree, intercept, common_scale)
         return plain._with_basis(rows, len(features), float(weight.sum()), orthogonalize)
 
     @classmethod
@@ -109,20 +117,25 @@ class DesignMap:
         degree: int = 1,
         intercept: bool = True,
         orthogonalize: bool = True,
+        center: bool | None = None,
+        common_scale: bool = False,
     ) -> DesignMap:
         """The same map from moments of the features, to rounding.
 
         ``rows()`` gives features and weights in blocks; they are read where moments do not do.
         """
-        center = moments.mean if intercept else np.zeros(len(moments.mean))
-        spread = moments.spread(center)
-        plain = cls._standardizing(names, center, spread, moments.size, degree, intercept)
+        wanted = intercept if center is None else center
+        middle = moments.mean if wanted else np.zeros(len(moments.mean))
+        spread = moments.spread(middle)
+        plain = cls._standardizing(
+            names, middle, spread, moments.size, degree, intercept, common_scale
+        )
         gram = None
         if degree <= 1:
             gram = np.eye(plain.n_columns)
             if degree:
                 shift = int(intercept)
-                gram[shift:, shift:] = moments.second(center, plain.scale)
+                gram[shift:, shift:] = moments.second(middle, plain.scale)
         return plain._with_basis(rows, moments.n_rows, moments.weight, orthogonalize, gram)
 
     @classmethod
@@ -134,11 +147,17 @@ class DesignMap:
         size: Array,
         degree: int,
         intercept: bool,
+        common_scale: bool,
     ) -> DesignMap:
         # Rounding of the mean leaves a constant column a spread of some units in the last place.
         flat = spread <= 16.0 * np.finfo(float).eps * size
-        scale = np.where(flat | (spread == 0.0), 1.0, spread)
-        return cls(names, center, scale, monomials(len(names), degree), intercept)
+        flat |= spread == 0.0
+        scale = np.where(flat, 1.0, spread)
+        if common_scale and len(scale):
+            scale = np.full_like(scale, root_mean_square(scale, np.ones_like(scale)))
+        constant = tuple(names[j] for j in np.flatnonzero(flat))
+        powers = monomials(len(names), degree)
+        return cls(names, center, scale, powers, intercept, constant=constant)
 
     def _with_basis(
         self, rows: Rows, n_rows: int, total: float, orthogonalize: bool, gram: Array | None = None
@@ -153,9 +172,7 @@ class DesignMap:
         basis = None
         if orthogonalize and ratio.min() < _WHITEN_RATIO:
             basis = _orthonormal_basis(factor, independent)
-        return DesignMap(
-            self.names, self.center, self.scale, self.powers, self.intercept, basis, dependent
-        )
+        return replace(self, basis=basis, dependent=dependent)
 
     def _factor(self, rows: Rows, n_rows: int, total: float, gram: Array | None) -> Array:
         """A matrix with the Gram of the weighted standardised columns, of few rows."""
@@ -238,6 +255,15 @@ class DesignMap:
                 used = np.flatnonzero(row)
                 design[:, shift + j] = np.prod(standard[:, used] ** row[used], axis=1)
         return design if self.basis is None else design @ self.basis
+
+    def linear(self) -> Array:
+        """Matrix M (d, r) of a map of degree 1 without intercept: ``(x - center) @ M``."""
+        matrix = np.diag(1.0 / self.scale)
+        return matrix if self.basis is None else matrix @ self.basis
+
+    def log_volume(self) -> float:
+        """Log of the volume that a unit of raw features takes, where :meth:`linear` is square."""
+        return float(np.linalg.slogdet(self.linear())[1])
 
     def _standard_to_raw(self) -> Array:
         """Matrix (P, P) from coefficients of standardised to those of raw monomials."""

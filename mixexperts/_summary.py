@@ -33,8 +33,12 @@ def summary(results: MoEResults, escape: Callable[[str], str] = str) -> Any:
             return "\n".join(table.as_latex_tabular() for table in self.tables)
 
     tables = [("Experts", _with_share(results))]
-    if results.n_experts > 1:
-        name = results.estimator.model_.gate.name
+    est = results.estimator
+    name = est.model_.gate.name
+    if est.frame_.gate_is_joint:
+        title = f"Gate ({name}): the features' distribution within each expert"
+        tables.append((title, results.gate_table))
+    elif results.n_experts > 1:
         title = f"Gate ({name}): log odds against expert {results.n_experts}"
         tables.append((title, results.gate_table.iloc[:, :-1]))
     stub = max(len(str(term)) for _, table in tables for term in table.index)
@@ -57,8 +61,15 @@ def notes(results: MoEResults) -> list[str]:
     screened = int((results.restarts["status"] == "screened").sum())
     total = len(results.restarts) - screened
     notes = ["Experts are numbered by the mean fitted response of their rows, lowest first."]
+    joint = est.frame_.gate_is_joint
+    if joint:
+        notes.append(
+            "The log-likelihood and the criteria are those of the gate's features and the response "
+            "together; compare them with those of other Gaussian gates on the same features only."
+        )
     if results.n_experts > 1:
-        notes.append(f"The gate's reference is expert {results.n_experts}.")
+        if not joint:
+            notes.append(f"The gate's reference is expert {results.n_experts}.")
         alone = reached == 1 < total and not screened
         advice = " only; more (n_init) may find a better one" if alone else ""
         notes.append(
@@ -72,7 +83,7 @@ def notes(results: MoEResults) -> list[str]:
     if results.n_dropped:
         notes.append(f"{results.n_dropped} rows with missing values were left out.")
     for part, design in (("experts", est.frame_.expert_map), ("gate", est.frame_.gate_map)):
-        if design.dependent:
+        if design.dependent and not (part == "gate" and joint):
             notes.append(
                 f"The design of the {part} lacks full rank ({', '.join(design.dependent)}): "
                 "its coefficients are those of minimum norm."

@@ -11,6 +11,7 @@ from mixexperts._registry import all_components, resolve
 from mixexperts.estimators import MoERegressor
 from mixexperts.experts.base import Expert
 from mixexperts.formula import FormulaSpec
+from mixexperts.gates.base import Gate
 from mixexperts.gates.softmax import Constant, Softmax
 from mixexperts.inference.selection import CRITERIA, experts_range, select
 from mixexperts.results import MoEResults, union_design
@@ -22,6 +23,7 @@ def moe(
     n_experts: Any = 2,
     *,
     gate: str | None = None,
+    gate_family: Any = None,
     family: Any = "gaussian",
     weights: Any = None,
     offset: Any = None,
@@ -47,6 +49,9 @@ def moe(
         fewer experts) and the best by ``criterion`` is returned with the table.
     gate : str, optional
         Terms of the gate, ``"~ z"``, instead of the bar.
+    gate_family : str or Gate, optional
+        Kind of gate: ``"softmax"`` (the default where the gate has terms), ``"gaussian"``, which
+        models the distribution of the gate's terms, or ``"constant"`` (without terms).
     family : str or Expert, default="gaussian"
         Family of the experts: ``"gaussian"``, ``"poisson"``, ``"binomial"``, or an instance from
         :mod:`mixexperts.experts`.
@@ -88,8 +93,8 @@ def moe(
     _check_options(options)
     if gate in all_components("gate") and gate not in data:
         raise ValueError(
-            f"gate={gate!r}: here gate holds terms, such as '~ z'; with terms the gate is softmax, "
-            "without any (leave it out) the mixing weights are constant"
+            f"gate={gate!r}: here gate holds terms, such as '~ z'; the kind of gate is named by "
+            f"gate_family={gate!r} (softmax if not given; without terms the weights are constant)"
         )
     spec, built = FormulaSpec.fit(
         formula, data, gate, missing=missing, weights=weights, offset=offset, env=env
@@ -104,7 +109,7 @@ def moe(
     frame = data if isinstance(data, pd.DataFrame) else pd.DataFrame(data)
     X = union_design(built, frame.index[built.rows])
     estimator = MoERegressor(
-        gate=_gate(spec),
+        gate=_gate(gate_family, spec),
         expert=expert,
         gate_features=list(spec.z_names),
         expert_features=list(spec.x_names),
@@ -147,10 +152,33 @@ def _check_options(options: dict[str, Any]) -> None:
         )
 
 
-def _gate(spec: FormulaSpec) -> Softmax | Constant:
-    if spec.z_names or not spec.z_intercept:
-        return Softmax(fit_intercept=spec.z_intercept)
-    return Constant()
+def _gate(family: Any, spec: FormulaSpec) -> Gate:
+    from dataclasses import replace
+
+    has_terms = bool(spec.z_names) or not spec.z_intercept
+    if family is None:
+        return Softmax(fit_intercept=spec.z_intercept) if has_terms else Constant()
+    gate: Gate = resolve("gate", family, "gate_family")
+    if not gate.uses_features and has_terms:
+        raise ValueError(
+            f"gate_family={gate.name!r} has no terms, but the formula gives the gate "
+            f"{spec.gate!r}; leave these out, or use gate_family='softmax'"
+        )
+    if gate.objective == "joint":
+        if not spec.z_names:
+            raise ValueError(
+                f"gate_family={gate.name!r} models the distribution of the gate's terms, but there "
+                "are none; name them after a bar, as in 'y ~ x | z'"
+            )
+        if not spec.z_intercept:
+            raise ValueError(
+                f"gate_family={gate.name!r} has no intercept to be left out of the gate's terms "
+                f"{spec.gate!r}; remove the '- 1' or '0 +'"
+            )
+        return gate
+    if not gate.uses_features or not has_terms:
+        return Constant()
+    return replace(gate, fit_intercept=spec.z_intercept)  # type: ignore[type-var]
 
 
 def _expert(family: Any, spec: FormulaSpec) -> Expert:

@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("data", type=Path, help="CSV file, or Parquet by its suffix")
     fit.add_argument("--formula", required=True, help='"y ~ x | z": experts, bar, gate')
     fit.add_argument("--gate", help='terms of the gate, "~ z", instead of the bar')
+    fit.add_argument("--gate-family", help="softmax, gaussian or constant")
     fit.add_argument("--family", default="gaussian", help="gaussian, poisson or binomial")
     fit.add_argument("--experts", type=_experts, default=2, metavar="K", help="2, or 1:5, or 1,2,4")
     fit.add_argument("--criterion", default="bic", help="bic, aic or icl")
@@ -160,6 +161,7 @@ def _run_fit(arguments: argparse.Namespace) -> int:
         data,
         arguments.experts,
         gate=arguments.gate,
+        gate_family=arguments.gate_family,
         family=arguments.family,
         criterion=arguments.criterion,
         weights=arguments.weights,

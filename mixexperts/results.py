@@ -215,30 +215,41 @@ class MoEResults:
 
     @property
     def gate_table(self) -> pd.DataFrame:
-        """Gate coefficients: one row per term, one column per expert; the last is zero."""
+        """Gate parameters, one column per expert.
+
+        Coefficients of a softmax gate, zero for the last expert; weights, means, variances and
+        covariances of a Gaussian gate.
+        """
         import pandas as pd
 
         est = self.estimator
-        rows: dict[str, Array] = {}
-        if est.frame_.gate_map.intercept or not est.model_.gate.uses_features:
-            rows[own_label("Intercept", est.gate_terms_)] = est.gate_intercept_
-        rows |= dict(zip(est.gate_terms_, est.gate_coef_.T, strict=True))
+        gate, terms = est.model_.gate, est.gate_terms_
+        raw = est.frame_.raw(est.model_, est.theta_)
+        own = gate.own_rows(raw, est.frame_.gate_map)
+        rows = {own_label(name, terms): values for name, values in own.items()}
+        if "gate_coef" in raw:
+            rows |= dict(zip(terms, raw["gate_coef"].T, strict=True))
         return pd.DataFrame.from_dict(rows, orient="index", columns=self._experts())
 
     @property
     def params(self) -> pd.Series:
         """All free parameters, indexed by part (``expert`` or ``gate``), expert and term.
 
-        The gate's reference, expert K, has no free parameters and is left out.
+        What expert K has no free parameter for is left out: coefficients of a softmax gate,
+        the weight of a Gaussian gate.
         """
         import pandas as pd
 
-        parts = {"expert": self.expert_table, "gate": self.gate_table.iloc[:, :-1]}
+        parts = {"expert": self.expert_table, "gate": self.gate_table}
+        terms = list(parts["gate"].index)
+        terms = terms[:1] if self.estimator.frame_.gate_is_joint else terms
+        bound: set[tuple[Any, ...]] = {("gate", self.n_experts, term) for term in terms}
         series = [
             (part, expert, term, table.at[term, expert])
             for part, table in parts.items()
             for expert in table.columns
             for term in table.index
+            if (part, expert, term) not in bound
         ]
         index = pd.MultiIndex.from_tuples(
             [row[:3] for row in series], names=["part", "expert", "term"]

@@ -298,7 +298,7 @@ class _Run:
     def stop(self, point: _Point, there: Array) -> Status | None:
         if not np.isfinite(there).all():
             return "diverged"
-        if self.model.expert.at_boundary(point.theta.expert).any():
+        if self.model.at_boundary(point.theta):
             return "degenerate"
         if self.monitor.converged():
             return self.final(point, "converged")

@@ -63,6 +63,12 @@ class Model:
         """The same mixture; expert k is the one that ``order`` (K,) names at k."""
         return Theta(self.gate.permute(theta.gate, order), self.expert.permute(theta.expert, order))
 
+    def at_boundary(self, theta: Theta) -> bool:
+        """Whether an expert or its gate has collapsed onto the boundary of the parameters."""
+        return bool(
+            self.expert.at_boundary(theta.expert).any() or self.gate.at_boundary(theta.gate).any()
+        )
+
     def penalty_value(self, theta: Theta) -> float:
         """Value of both penalties."""
         value = 0.0
@@ -81,11 +87,22 @@ class Model:
 
     def log_joint(self, theta: Theta, batch: Batch) -> Array:
         """Log of gate weight times expert density of each unit, (u, K)."""
-        joint = batch.sum_units(self.expert.log_prob(theta.expert, batch))
-        joint += self.gate.log_score(theta.gate, batch)
+        return self._log_terms(theta, batch, self.gate.log_score(theta.gate, batch))
+
+    def log_conditional(self, theta: Theta, batch: Batch) -> Array:
+        """The same given the gate's features, (u, K): their own density is left out.
+
+        Differs from :meth:`log_joint` by a constant in each row, and only for gates whose
+        objective is joint.
+        """
+        return self._log_terms(theta, batch, self.gate.log_prob(theta.gate, batch))
+
+    def _log_terms(self, theta: Theta, batch: Batch, gate: Array) -> Array:
+        terms = batch.sum_units(self.expert.log_prob(theta.expert, batch))
+        terms += gate
         if batch.log_prior is not None:
-            joint += batch.log_prior
-        return joint
+            terms += batch.log_prior
+        return terms
 
     def map_step(self, theta: Theta, stats: Stats) -> Theta:
         """The M-step: new parameters from the statistics taken at ``theta``.
@@ -154,8 +171,18 @@ def health(model: Model, theta: Theta, stats: Stats) -> tuple[str, ...]:
         f"+ 1 = {needed}"
         for k in np.flatnonzero(mass < needed * (1.0 - 1e-9))
     ]
+    units, needed = stats.get("gate.mass", mass), model.gate.rows_needed(theta.gate)
     reasons += [
-        f"expert {k + 1} {model.expert.boundary_reason()}"
-        for k in np.flatnonzero(model.expert.at_boundary(theta.expert))
+        f"expert {k + 1} rests on {units[k]:.3g} effective rows, fewer than the {needed} that its "
+        "part of the gate needs"
+        for k in np.flatnonzero(units < needed * (1.0 - 1e-9))
+    ]
+    rooms: list[tuple[Gate | Expert, Any]] = [
+        (model.expert, theta.expert), (model.gate, theta.gate)
+    ]  # fmt: skip
+    reasons += [
+        f"expert {k + 1} {room.boundary_reason()}"
+        for room, params in rooms
+        for k in np.flatnonzero(room.at_boundary(params))
     ]
     return tuple(reasons)

@@ -33,6 +33,9 @@ class Gate(ABC):
     #: Kind of gate in the fused kernels; None: passes run on the methods below.
     fused_code: ClassVar[int | None] = None
 
+    #: Raw parameters that all experts share, without an axis of experts.
+    shared_raw: frozenset[str] = frozenset()
+
     fit_intercept: bool = True
     degree: int = 1
 
@@ -60,7 +63,7 @@ class Gate(ABC):
     def update(self, params: Params, stats: Stats, penalty: Penalty) -> Params:
         """New parameters that raise the expected penalised log-likelihood."""
 
-    def fused_inputs(self, params: Params) -> Array:
+    def fused_inputs(self, params: Params) -> Any:
         """Coefficients (K, q), or log weights (K, 1), of the fused kernels."""
         raise NotImplementedError(f"gate {self.name!r} has no fused pass")
 
@@ -95,12 +98,36 @@ class Gate(ABC):
     def raw(self, params: Params, design: DesignMap) -> dict[str, Array]:
         """Parameters on the scale of the user's columns, by the names of the attributes.
 
-        Every gate has ``gate_intercept`` (K,) and ``gate_coef`` (K, q'), zero for expert K.
+        A gate with logits linear in its columns has ``gate_intercept`` (K,) and ``gate_coef``
+        (K, q'), zero for expert K.
         """
 
     @abstractmethod
     def engine(self, raw: Mapping[str, Array], design: DesignMap) -> Params:
         """Inverse of :meth:`raw`."""
+
+    def neutral_raw(self, n_experts: int, design: DesignMap) -> dict[str, Array]:
+        """What :meth:`raw` gives for a gate under which all experts weigh the same."""
+        coef = np.zeros((n_experts, len(design.powers)))
+        return {"gate_intercept": np.zeros(n_experts), "gate_coef": coef}
+
+    def reads(self, other: Gate) -> bool:
+        """Whether raw parameters of another gate mean the same here."""
+        return other.objective == self.objective
+
+    def own_rows(self, raw: Mapping[str, Array], design: DesignMap) -> dict[str, Array]:
+        """Rows of the table of a fit that are no coefficients: name, and (K,) values."""
+        if design.intercept or not self.uses_features:
+            return {"Intercept": raw["gate_intercept"]}
+        return {}
+
+    def design_options(self) -> Mapping[str, Any]:
+        """Arguments of :meth:`DesignMap.fit` that the gate's design takes beside the usual."""
+        return {}
+
+    def design_fault(self, design: DesignMap) -> str | None:
+        """Why the gate cannot be fitted on these columns, and what to do; None if it can."""
+        return None
 
     @abstractmethod
     def permute(self, params: Params, order: Array) -> Params:
@@ -109,6 +136,18 @@ class Gate(ABC):
     @abstractmethod
     def n_params(self, params: Params) -> int:
         """Number of free parameters."""
+
+    def at_boundary(self, params: Params) -> Array:
+        """Which experts' gates have collapsed onto the boundary of the parameters, (K,) bool."""
+        return np.zeros(next(iter(params.values())).shape[0], dtype=bool)
+
+    def boundary_reason(self) -> str:
+        """What :meth:`at_boundary` means, to complete 'expert 2 ...'."""
+        return "has its gate on the boundary of the parameters"
+
+    def rows_needed(self, params: Params) -> int:
+        """Effective rows that an expert must have for its part of the gate to mean anything."""
+        return 0
 
     def penalized(self, n_columns: int) -> Array:
         """Columns of the gate's design that a penalty may touch, (q,) bool."""

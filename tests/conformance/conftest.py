@@ -5,6 +5,7 @@ asking it what it accepts, its parameters by fitting that response.
 """
 
 import dataclasses
+import typing
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,15 +22,21 @@ KINDS = ("plain", "weights", "offset", "units", "log_prior", "everything")
 
 
 def _variants(family):
-    """Each class with its defaults, and with each of its switches turned."""
+    """Each class with its defaults, with each of its switches turned, each choice made."""
     found = []
     for name, cls in all_components(family).items():
         found.append(pytest.param(cls(), id=name))
         if dataclasses.is_dataclass(cls):
+            hints = typing.get_type_hints(cls)
             for item in dataclasses.fields(cls):
+                others = ()
                 if isinstance(item.default, bool):
-                    turned = cls(**{item.name: not item.default})
-                    found.append(pytest.param(turned, id=f"{name}-{item.name}={not item.default}"))
+                    others = (not item.default,)
+                elif typing.get_origin(hints[item.name]) is typing.Literal:
+                    others = [v for v in typing.get_args(hints[item.name]) if v != item.default]
+                for value in others:
+                    turned = cls(**{item.name: value})
+                    found.append(pytest.param(turned, id=f"{name}-{item.name}={value}"))
     return found
 
 
@@ -96,15 +103,28 @@ def make_batch(expert, gate, kind, rng, n_units=N_UNITS, n_experts=N_EXPERTS):
 
 
 def redraw(model, theta, batch, rng):
-    """The batch with responses drawn from the model at ``theta``."""
+    """The batch with responses drawn from the model at ``theta``.
+
+    Where the gate models the features, and nothing else speaks of the experts, these too.
+    """
+    if model.gate.objective == "joint" and batch.log_prior is None:
+        label = rng.choice(
+            len(theta.gate["log_weight"]), size=batch.n_units, p=np.exp(theta.gate["log_weight"])
+        )
+        batch = dataclasses.replace(batch, Z=model.gate.sample(theta.gate, label, rng))
+        return _with_response(model, theta, batch, label, rng), label
     score = model.gate.log_prob(theta.gate, batch)
     if batch.log_prior is not None:
         score = score + batch.log_prior
     bound = np.cumsum(np.exp(score - np.logaddexp.reduce(score, axis=1, keepdims=True)), axis=1)
     label = (rng.random(batch.n_units)[:, None] >= bound[:, :-1]).sum(axis=1)
+    return _with_response(model, theta, batch, label, rng), label
+
+
+def _with_response(model, theta, batch, label, rng):
     row_label = label if batch.unit is None else label[batch.unit]
     drawn = model.expert.sample(theta.expert, batch, row_label, rng)
-    return dataclasses.replace(batch, y=model.expert.response_at(batch.y, drawn)), label
+    return dataclasses.replace(batch, y=model.expert.response_at(batch.y, drawn))
 
 
 def make_theta(model, batch, rng, n_experts=N_EXPERTS, jitter=0.3):

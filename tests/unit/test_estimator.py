@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 import mixexperts as mx
+from mixexperts import gates
 from mixexperts.experts import Gaussian
 from mixexperts.gates import Softmax
 from mixexperts.penalties import Ridge
@@ -51,6 +52,8 @@ SETTINGS = {
     "quadratic": {"expert": Gaussian(degree=2)},
     "one expert": {"n_experts": 1},
     "in chunks": {"chunk_rows": 7},
+    # On more columns than rows a full covariance is refused, and lines fit perfectly.
+    "gaussian gate": {"gate": gates.Gaussian(covariance="diag"), "expert": Gaussian(degree=0)},
     "shared scale, ridge": {"expert": Gaussian(shared_scale=True), "gate_penalty": Ridge(0.01)},
 }
 
