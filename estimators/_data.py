@@ -11,6 +11,7 @@ import numpy as np
 
 from mixexperts._batch import Array, Batch, take_rows
 from mixexperts.em.engine import Model
+from mixexperts.em.restarts import _thread_pools
 from mixexperts.em.streaming import PassBar, Stream
 from mixexperts.estimators._frame import Frame
 from mixexperts.experts.base import Expert
@@ -207,7 +208,11 @@ def _first_pass(chunks: Chunks, scan: Scan, n_rows: int | None, show: bool) -> S
     try:
         if bar is not None:
             bar.begin()
-        with Prefetch(partial(chunks, scan.inspect)) as items:
+        # Chunks are too thin for the threads of BLAS to pay, as in the passes.
+        with (
+            _thread_pools().limit(limits=1, user_api="blas"),
+            Prefetch(partial(chunks, scan.inspect)) as items,
+        ):
             for chunk in items:
                 scan.add(chunk)
                 if bar is not None:
