@@ -15,7 +15,7 @@ from mixexperts._batch import Array, Batch, take_rows
 from mixexperts._registry import resolve
 from mixexperts.em.checkpoint import Checkpoint, fingerprint
 from mixexperts.em.engine import EMResult, Model
-from mixexperts.em.passes import is_fused
+from mixexperts.em.passes import check_available, is_fused, is_served
 from mixexperts.em.restarts import Restarts, Settings, Start, fit_restarts
 from mixexperts.errors import (
     DegenerateFitWarning,
@@ -65,6 +65,8 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
     def _fit(self, X: Any, y: Any, sample_weight: Any, offset: Any) -> None:
         settings = self._settings()
         model = self._model()
+        if self.backend == "auto" and checks.is_cupy(X) and is_served(model):
+            settings = replace(settings, backend="cupy")
         X, y, weight, offset, used = self._validate(X, y, sample_weight, offset)
         model.expert.check_response(y)
         self._check_size(y, offset, settings.n_experts)
@@ -91,6 +93,7 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
             raise TypeError(f"n_jobs must be an integer or None, got {self.n_jobs!r}")
         if self.chunk_rows is not None:
             checks.positive_integer(self.chunk_rows, "chunk_rows")
+        check_available(self.backend)
         return Settings(
             n_experts,
             checks.positive_integer(self.max_iter, "max_iter"),
@@ -135,6 +138,7 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         self, X: Any, y: Any, sample_weight: Any, offset: Any
     ) -> tuple[Array, Array, Array, Array | None, Array | None]:
         """Rows of positive weight, and which they are (None: all)."""
+        X, y, sample_weight, offset = map(checks.in_memory, (X, y, sample_weight, offset))
         checks.numeric_columns(X)
         X, y = checks.validated(self, resolve("expert", self.expert, "expert"), X, y)
         weight = checks.sample_weight_array(sample_weight, len(y))
@@ -229,7 +233,9 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
             raise ValueError(
                 f"warm_start=True cannot go on from the previous fit: {error}; set warm_start=False"
             ) from error
-        blocks = batch.split(self.chunk_rows or _BLOCK_ROWS)
+        # The GPU's executor cuts by itself.
+        rows = len(batch.y) if settings.backend == "cupy" else _BLOCK_ROWS
+        blocks = batch.split(self.chunk_rows or rows)
         settings, checkpoint = self._checkpoint(model, blocks, starts, settings)
         return fit_restarts(
             model,

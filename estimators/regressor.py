@@ -56,8 +56,10 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         ``1 - r`` of what is left with each step, about ``tol / (2 (1 - r))`` is left.
     accelerate : bool, default=True
         Anderson acceleration, guarded so that the log-likelihood never falls.
-    backend : {"auto", "numba", "numpy"}, default="auto"
-        Kernels that do the work. ``"auto"`` takes the fused numba pass where there is one.
+    backend : {"auto", "numba", "numpy", "cupy"}, default="auto"
+        Kernels that do the work. ``"auto"`` takes the fused numba pass where there is one;
+        ``"cupy"`` an NVIDIA GPU (``pip install "mixexperts[cupy]"``), which ``"auto"`` takes
+        too if X is a CuPy array.
     chunk_rows : int or None, default=None
         Rows per block of a pass; None chooses. The result does not depend on it.
     n_jobs : int or None, default=None

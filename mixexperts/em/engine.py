@@ -12,11 +12,11 @@ import numpy as np
 from mixexperts._archive import saveable
 from mixexperts._batch import Array, Batch, Stats, Theta
 from mixexperts.em.accelerate import Accelerator, Anderson
-from mixexperts.em.executors import SerialExecutor
+from mixexperts.em.executors import choose_executor
 from mixexperts.em.model import Model, em_pass, health, part
 from mixexperts.em.monitor import Monitor, Status
 from mixexperts.em.newton import Newton, NewtonStep, Summation
-from mixexperts.em.passes import BACKENDS, Pass, choose_pass
+from mixexperts.em.passes import Pass, check_backend, choose_pass
 from mixexperts.errors import UnsupportedCombinationError
 
 _MAX_HALVINGS = 40
@@ -133,10 +133,11 @@ def fit_em(
     monitor : Monitor or None
         Stopping rule; None takes the defaults of :class:`Monitor`.
     executor : Executor or None
-        Where the blocks are summed; None is this process.
-    backend : {"auto", "numba", "numpy"}
+        Where the blocks are summed; None is this process, or the GPU with ``"cupy"``.
+    backend : {"auto", "numba", "numpy", "cupy"}
         Which kernels do the work. ``"auto"`` is the fused numba pass for the models that it
-        knows, and the gate's and the expert's own methods for others.
+        knows, and the gate's and the expert's own methods for others; ``"cupy"`` is an NVIDIA
+        GPU.
     accelerate : bool or Accelerator, default=True
         Anderson acceleration; a proposal that lowers the objective is replaced by the
         plain EM step, so that the history never falls.
@@ -155,19 +156,19 @@ def fit_em(
     ------
     ValueError
         If the backend is not known.
+    UnsupportedCombinationError
+        If the backend does not serve the model.
+    BackendUnavailableError
+        If there is no CuPy or no GPU for ``"cupy"``.
     """
-    if backend not in BACKENDS:
-        raise ValueError(
-            f"backend={backend!r} is not known; known backends: "
-            + ", ".join(repr(name) for name in BACKENDS)
-        )
+    check_backend(backend)
     if model.gate.objective == "joint" and not model.gate_penalty.is_null:
         raise UnsupportedCombinationError("a gate with a joint objective takes no penalty")
     run = _Run(
         model,
         source,
         (monitor or Monitor()).fresh(),
-        executor or SerialExecutor(),
+        executor or choose_executor(backend, 1),
         accelerate,
         backend,
     )

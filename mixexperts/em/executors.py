@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from mixexperts._batch import Batch, Stats, tree_sum
+
+if TYPE_CHECKING:
+    from mixexperts.em.device import DeviceExecutor
 
 
 class SerialExecutor:
@@ -65,3 +69,14 @@ def local_executor(n_blocks: int) -> SerialExecutor | ThreadExecutor:
     allowed = int(limit) if limit.isdigit() and int(limit) > 0 else cpu_count()
     n_threads = min(n_blocks, cpu_count(), allowed)
     return ThreadExecutor(n_threads) if n_threads > 1 else SerialExecutor()
+
+
+def choose_executor(
+    backend: str, n_blocks: int
+) -> SerialExecutor | ThreadExecutor | DeviceExecutor:
+    """Where a backend works: on the GPU, or on threads for at most ``n_blocks`` at once."""
+    if backend == "cupy":
+        from mixexperts.em.device import DeviceExecutor
+
+        return DeviceExecutor()
+    return local_executor(n_blocks)

@@ -12,8 +12,8 @@ import numpy as np
 from mixexperts._batch import Batch, Theta
 from mixexperts.em.accelerate import Anderson
 from mixexperts.em.checkpoint import Checkpoint, Running
-from mixexperts.em.engine import EMResult, Model, first_best, fit_em
-from mixexperts.em.executors import local_executor
+from mixexperts.em.engine import EMResult, Executor, Model, first_best, fit_em
+from mixexperts.em.executors import choose_executor
 from mixexperts.em.init import (
     initial_theta,
     keyed_rng,
@@ -76,8 +76,12 @@ def run_start(
     *,
     checkpoint: Checkpoint | None = None,
     index: int = 0,
+    executor: Executor | None = None,
 ) -> EMResult:
-    """Run one start to its end; ``sample`` is the block of rows that starts are made from."""
+    """Run one start to its end; ``sample`` is the block of rows that starts are made from.
+
+    An executor that is given stays open: what it placed serves the next start too.
+    """
     monitor = Monitor(settings.max_iter, settings.tol)
     accelerator, newton = Anderson(), Newton(model)
     if _is_part(sample, blocks):
@@ -94,21 +98,27 @@ def run_start(
         newton.restore(running.newton)
     if checkpoint:
         monitor.callback = _Reporter(checkpoint, index, accelerator, newton, list(monitor.history))
-    executor = local_executor(min(len(blocks), settings.n_threads or len(blocks)))
+    own = executor or _executor(blocks, settings)
     try:
         return fit_em(
             model,
             blocks,
             theta,
             monitor=monitor,
-            executor=executor,
+            executor=own,
             backend=settings.backend,
             accelerate=accelerator if settings.accelerate else False,
             newton=newton if settings.accelerate else False,
             sample=sample if _is_part(sample, blocks) else None,
         )
     finally:
-        executor.close()
+        if executor is None:
+            own.close()
+
+
+def _executor(blocks: Sequence[Batch], settings: Settings) -> Executor:
+    n_threads = min(len(blocks), settings.n_threads or len(blocks))
+    return choose_executor(settings.backend, n_threads)
 
 
 def _is_part(sample: Batch, blocks: Sequence[Batch]) -> bool:
@@ -223,14 +233,19 @@ def _run(
         yield from Parallel(n_jobs=n_jobs, return_as="generator_unordered")(tasks)
         return
     # Blocks are too thin for the threads of BLAS to pay: waking them costs more than the product.
-    with _thread_pools().limit(limits=1, user_api="blas"):
-        for i in todo:
-            yield (
-                i,
-                run_start(
-                    model, blocks, sample, starts[i], settings, checkpoint=checkpoint, index=i
-                ),
-            )
+    executor = _executor(blocks, settings)
+    try:
+        with _thread_pools().limit(limits=1, user_api="blas"):
+            for i in todo:
+                yield (
+                    i,
+                    run_start(
+                        model, blocks, sample, starts[i], settings,
+                        checkpoint=checkpoint, index=i, executor=executor,
+                    ),
+                )  # fmt: skip
+    finally:
+        executor.close()
 
 
 @functools.cache
