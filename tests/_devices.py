@@ -152,10 +152,15 @@ class StrictDevice:
     def __init__(self, free=1 << 40):
         self.free = free
         self.log = []
-        self.placed = 0
+        self.sizes = []
+
+    @property
+    def placed(self):
+        """Bytes that were placed so far."""
+        return sum(self.sizes)
 
     def place(self, values):
-        self.placed += values.nbytes
+        self.sizes.append(values.nbytes)
         return self.xp.asarray(np.array(values))
 
     def to_host(self, values):
@@ -260,6 +265,7 @@ class HostCudaDevice(StrictDevice):
         self.kernels = []
 
     def place(self, values):
+        self.sizes.append(values.nbytes)
         return np.array(values)
 
     def to_host(self, values):
