@@ -107,7 +107,9 @@ void run(int blocks, int threads, int shared_bytes, std::function<void()> kernel
     }
     for (int alive = threads; alive;) {
       alive = 0;
-      for (int t = 0; t < threads; t++) {
+      for (int i = 0; i < threads; i++) {
+        // Forwards and backwards: a barrier that is missing shows in one of them.
+        int t = block % 2 ? threads - 1 - i : i;
         if (fibers[t].finished) continue;
         threadIdx.x = t;
         swapcontext(&scheduler, &fibers[t].context);
@@ -213,9 +215,9 @@ def _folder():
 
 
 @functools.cache
-def compiled(plan):
-    """The kernels of a plan as a library of this machine."""
-    text = PRELUDE + plan.source() + LAUNCHERS
+def compiled(source):
+    """CUDA C++ as a library of this machine."""
+    text = PRELUDE + source + LAUNCHERS
     stem = Path(_folder().name) / hashlib.sha256(text.encode()).hexdigest()[:16]
     stem.with_suffix(".cpp").write_text(text, encoding="utf-8")
     library = stem.with_suffix(".so")
@@ -230,7 +232,7 @@ class HostModule:
     """Kernels of a plan, run here; notes which of them were."""
 
     def __init__(self, plan, log):
-        self.library = compiled(plan)
+        self.library = compiled(plan.source())
         self.log = log
 
     def launch(self, name, blocks, threads, arguments, *, shared_bytes=0, parameters=None):

@@ -63,6 +63,7 @@ class CupyDevice:
         device = self.xp.cuda.Device()
         self.capability = int(device.compute_capability)
         self.processors = int(device.attributes["MultiProcessorCount"])
+        self._modules: dict[Plan, CupyModule] = {}
 
     @functools.cached_property
     def _copies(self) -> Any:
@@ -89,7 +90,9 @@ class CupyDevice:
 
     def module(self, plan: Plan) -> CupyModule:
         """The kernels of a plan; CuPy compiles a source once, and keeps it on disk."""
-        return CupyModule(self.xp, plan)
+        if plan not in self._modules:
+            self._modules[plan] = CupyModule(self.xp, plan)
+        return self._modules[plan]
 
 
 class CupySlot:
@@ -136,6 +139,7 @@ class CupyModule:
     def __init__(self, cupy: Any, plan: Plan) -> None:
         self.cupy = cupy
         self.raw = cupy.RawModule(code=plan.source())
+        self.kernels: dict[str, Any] = {}
 
     def launch(
         self,
@@ -148,12 +152,13 @@ class CupyModule:
         parameters: Array | None = None,
     ) -> None:
         """Write ``PARAM``, then start a kernel; nothing is waited for."""
-        kernel = self.raw.get_function(name)
-        if shared_bytes:
-            kernel.max_dynamic_shared_size_bytes = shared_bytes
+        if name not in self.kernels:
+            self.kernels[name] = self.raw.get_function(name)
+            if shared_bytes:
+                self.kernels[name].max_dynamic_shared_size_bytes = shared_bytes
         with _LAUNCH:
             if parameters is not None:
                 pointer = self.raw.get_global("PARAM")
                 target = self.cupy.ndarray(parameters.shape, self.cupy.float64, pointer)
                 target.set(parameters, stream=self.cupy.cuda.get_current_stream())
-            kernel((blocks,), (threads,), arguments, shared_mem=shared_bytes)
+            self.kernels[name]((blocks,), (threads,), arguments, shared_mem=shared_bytes)

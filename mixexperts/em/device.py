@@ -24,7 +24,7 @@ from mixexperts.kernels.array_api import GATES, Rows
 
 #: Bytes of the pieces that blocks are cut into. Sums go piece by piece, whether the pieces stay
 #: on the device or come and go.
-PIECE_BYTES = 1 << 28
+PIECE_BYTES = 1 << 29
 # Pieces' worth of memory that a pass may need besides the data, and the share of the free memory
 # that is counted on.
 _SCRATCH_PIECES = 4
@@ -72,9 +72,19 @@ class Device(Protocol):
 
 @dataclass(frozen=True)
 class Placed(Batch):
-    """A block of rows in ordinary memory together with its arrays on a device."""
+    """A block of rows in ordinary memory together with its arrays on a device.
+
+    Attributes
+    ----------
+    device : Device
+    total : float
+        Sum of the weights.
+    rows : Rows or None
+        The arrays on the device; None while they are not there.
+    """
 
     device: Any = None
+    total: float = 0.0
     rows: Any = None
 
 
@@ -95,7 +105,7 @@ class DeviceExecutor:
     Blocks are cut into pieces of :data:`PIECE_BYTES`. If all pieces fit, they are copied once
     and stay; else two slots take turns, and the copy of a piece overlaps the work on the one
     before. The pieces, and the order in which they are added, are the same either way (unless
-    the device has less than 2.4 GB to spare, where pieces are smaller).
+    the device has less than 4.8 GB to spare, where pieces are smaller).
 
     Parameters
     ----------
@@ -110,57 +120,68 @@ class DeviceExecutor:
             device = cupy_device.CupyDevice()
         self.device = device
         self._blocks: tuple[Batch, ...] = ()
-        self._handle: tuple[Batch, ...] = ()
+        self._pieces: tuple[Placed, ...] = ()
+        self._slots: list[Slot] = []
 
-    def scatter(self, blocks: Sequence[Batch]) -> tuple[Batch, ...]:
+    def scatter(self, blocks: Sequence[Batch]) -> tuple[Placed, ...]:
         """Place the blocks; those that were placed last are not copied again."""
         known = self._blocks
         if known and len(known) == len(blocks) and all(map(operator.is_, known, blocks)):
-            return self._handle
+            return self._pieces
         self.close()
-        free = _USABLE * self.device.free_bytes()
-        limit = min(PIECE_BYTES, int(free) // (2 * _SCRATCH_PIECES))
-        pieces = tuple(piece for block in blocks for piece in _cut(block, limit))
+        free = int(_USABLE * self.device.free_bytes())
+        limit = min(PIECE_BYTES, free // (2 * _SCRATCH_PIECES))
+        pieces = [self._wrapped(piece) for block in blocks for piece in _cut(block, limit)]
         sizes = [8 * _numbers(piece) for piece in pieces]
-        self._blocks, self._handle = tuple(blocks), pieces
         if sum(sizes) + _SCRATCH_PIECES * max(sizes, default=0) <= free:
-            self._handle = tuple(
-                _placed(self.device, piece, [self.device.place(a) for a in _arrays(piece)])
-                for piece in pieces
-            )
-        return self._handle
+            place = self.device.place
+            pieces = [_with_rows(piece, list(map(place, _arrays(piece)))) for piece in pieces]
+        self._blocks, self._pieces = tuple(blocks), tuple(pieces)
+        return self._pieces
 
-    def map_reduce(self, function: Callable[[Batch], Stats], handle: Sequence[Batch]) -> Stats:
+    def _wrapped(self, batch: Batch) -> Placed:
+        fields = {item.name: getattr(batch, item.name) for item in dataclasses.fields(batch)}
+        return Placed(**fields, device=self.device, total=float(batch.weight.sum()))
+
+    def map_reduce(self, function: Callable[[Batch], Stats], handle: Sequence[Placed]) -> Stats:
         """Apply ``function`` to every piece and add the results in a fixed tree order.
 
         The work is given to the device piece after piece; only the sums are waited for.
         """
-        streamed = any(not isinstance(piece, Placed) for piece in handle)
+        streamed = any(piece.rows is None for piece in handle)
         pieces = self._stream(handle) if streamed else iter(handle)
         results: list[Any] = [function(piece) for piece in pieces]
         pending = [result for result in results if isinstance(result, Pending)]
         if len(pending) < len(results) or not results:  # not a pass of this device
             return tree_sum(results)
-        return _finish(
-            self.device, Pending(tree_sum([part.sums for part in pending]), pending[0].finish)
+        sums = tree_sum([part.sums for part in pending])
+        to_host = self.device.to_host
+        return pending[0].finish(
+            {
+                name: value if isinstance(value, float) else to_host(value)
+                for name, value in sums.items()
+            }
         )
 
-    def _stream(self, pieces: Sequence[Batch]) -> Iterator[Placed]:
-        room = max(_numbers(piece) for piece in pieces)
-        slots = [self.device.slot(room) for _ in pieces[:2]]
-        arrays = slots[0].load(_arrays(pieces[0]))
+    def _stream(self, pieces: Sequence[Placed]) -> Iterator[Placed]:
+        if not self._slots:
+            room = max(map(_numbers, pieces))
+            self._slots = [self.device.slot(room) for _ in range(2)]
+        arrays = self._slots[0].load(_arrays(pieces[0]))
         for i, piece in enumerate(pieces):
-            slot = slots[i % 2]
+            slot = self._slots[i % 2]
             slot.ready()
-            yield _placed(self.device, piece, arrays)
-            slot.done()
+            try:
+                yield _with_rows(piece, arrays)
+            finally:
+                slot.done()
             if i + 1 < len(pieces):
                 # Read here while the device works on what the caller has just started.
-                arrays = slots[(i + 1) % 2].load(_arrays(pieces[i + 1]))
+                arrays = self._slots[(i + 1) % 2].load(_arrays(pieces[i + 1]))
 
     def close(self) -> None:
         """Forget what was placed; the device gets its memory back."""
-        self._blocks = self._handle = ()
+        self._blocks, self._pieces, self._slots = (), (), []
 
 
 def _cut(block: Batch, limit: int) -> tuple[Batch, ...]:
@@ -170,39 +191,40 @@ def _cut(block: Batch, limit: int) -> tuple[Batch, ...]:
 
 
 def _arrays(batch: Batch) -> list[Array]:
-    """The floats of a block in the order that :func:`_placed` takes them."""
-    design = batch.X
-    parts = [batch.y, design, None if batch.Z is design else batch.Z, batch.weight]
-    parts += [batch.offset, batch.log_prior]
+    """The floats of a block in the order that :func:`_with_rows` takes them."""
+    X, Z = batch.X, batch.Z
+    parts = [batch.y, X, None if Z is X else Z, batch.weight, batch.offset, batch.log_prior]
     return [np.ascontiguousarray(part, dtype=np.float64) for part in parts if part is not None]
 
 
 def _numbers(batch: Batch) -> int:
-    design = batch.X
-    shared = 0 if batch.Z is design else batch.Z.size
-    optional = sum(part.size for part in (batch.offset, batch.log_prior) if part is not None)
-    return int(batch.y.size + design.size + shared + batch.weight.size + optional)
+    """How many floats a block has, by one of its units: the designs are not looked at whole."""
+    one = batch.take(0, 1)
+    X, Z = one.X, one.Z
+    per_row = X.shape[1] + (1 if batch.offset is None else 2) + batch.y.ndim - 1
+    per_unit = 1 + (0 if Z is X else Z.shape[1])
+    per_unit += 0 if batch.log_prior is None else batch.log_prior.shape[1]
+    return int(batch.n_rows * per_row + batch.n_units * per_unit)
 
 
-def _placed(device: Device, batch: Batch, arrays: Sequence[Any]) -> Placed:
-    """The block with its arrays on the device."""
-    rest = iter(arrays)
+def _with_rows(piece: Placed, arrays: Sequence[Any]) -> Placed:
+    """The piece with its arrays on the device."""
+    device, rest = piece.device, iter(arrays)
     y, X = next(rest), next(rest)
-    Z = X if batch.Z is batch.X else next(rest)
+    Z = X if piece.Z is piece.X else next(rest)
     weight = next(rest)
-    offset = None if batch.offset is None else next(rest)
-    log_prior = None if batch.log_prior is None else next(rest)
+    offset = None if piece.offset is None else next(rest)
+    log_prior = None if piece.log_prior is None else next(rest)
     unit: Any = None
     members: tuple[tuple[Any, Any], ...] = ()
-    if batch.unit is not None:
-        unit = device.place(batch.unit.astype(np.int64))
+    if piece.unit is not None:
+        unit = device.place(piece.unit.astype(np.int64))
         members = tuple(
             (device.place(first), device.place(present))
-            for first, present in _members(batch.unit, batch.n_units)
+            for first, present in _members(piece.unit, piece.n_units)
         )
     rows = Rows(device.xp, y, X, Z, weight, offset, log_prior, unit, members)
-    fields = {item.name: getattr(batch, item.name) for item in dataclasses.fields(batch)}
-    return Placed(**fields, device=device, rows=rows)
+    return dataclasses.replace(piece, rows=rows)
 
 
 def _members(unit: Array, n_units: int) -> Iterator[tuple[Array, Array]]:
@@ -245,7 +267,7 @@ def device_pass(model: Model, theta: Theta, batch: Batch) -> Any:
     Of a :class:`Placed` block they are left there as :class:`Pending`, for the executor to add;
     any other block is copied to CuPy's current device, and the statistics are waited for.
     """
-    if isinstance(batch, Placed):
+    if isinstance(batch, Placed) and batch.rows is not None:
         return _start(model, theta, batch)
     executor = DeviceExecutor()
     return executor.map_reduce(
@@ -255,7 +277,7 @@ def device_pass(model: Model, theta: Theta, batch: Batch) -> Any:
 
 def _start(model: Model, theta: Theta, batch: Placed) -> Pending:
     device, rows = batch.device, batch.rows
-    weight = {"weight": float(batch.weight.sum())}
+    weight = {"weight": batch.total}
     plan = _plan(model, theta, batch)
     if plan is None:
         scale = theta.expert.get("scale")
@@ -350,15 +372,6 @@ def _gate_part(model: Model, theta: Theta, device: Device) -> array_api.GatePart
 
 
 # --- statistics --------------------------------------------------------------------------------
-
-
-def _finish(device: Device, pending: Pending) -> Stats:
-    return pending.finish(
-        {
-            name: value if isinstance(value, float) else device.to_host(value)
-            for name, value in pending.sums.items()
-        }
-    )
 
 
 def _stats(model: Model, theta: Theta, sums: Mapping[str, Any]) -> Stats:

@@ -136,6 +136,28 @@ def test_the_same_bits_each_time(options):
         assert np.array_equal(value, right[name]), name
 
 
+FAULTS = {
+    "copies not waited for": ("    wait_copies();\n", ""),
+    "tile not waited for": ("    __syncthreads();  // the tile", "    // the tile"),
+    "weights not waited for": ("sums, wv);\n    __syncthreads();", "sums, wv);"),
+    "warps not in turn": ("    __syncthreads();\n    if (stripe != s)", "    if (stripe != s)"),
+    "one buffer": ("x + (buffer ^ 1) * T * S", "x + buffer * T * S"),
+}
+
+
+@needs_compiler
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_missing_barrier_would_show(fault, monkeypatch):
+    """What these tests can see of the order of threads."""
+    right, wrong = FAULTS[fault]
+    assert cuda.SOURCE.count(right) == 1
+    monkeypatch.setattr(cuda, "SOURCE", cuda.SOURCE.replace(right, wrong))
+    plan = make_plan(*PLANS[5])
+    case = make_case(plan, 900)
+    with pytest.raises(AssertionError):
+        assert_same(by_kernel(plan, *case), expected(plan, *case))
+
+
 @needs_compiler
 def test_rows_without_support():
     plan = make_plan(*PLANS[0])
