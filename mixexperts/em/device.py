@@ -9,6 +9,7 @@ of :mod:`mixexperts.kernels.cuda` where they serve. What a device has to offer i
 from __future__ import annotations
 
 import dataclasses
+import functools
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mixexperts._batch import Array, Batch, Stats, Theta, tree_sum
+from mixexperts._batch import Array, Batch, Stats, Theta, dense, tree_sum
 from mixexperts.em.model import Model
 from mixexperts.errors import UnsupportedCombinationError
 from mixexperts.kernels import array_api, cuda
@@ -149,14 +150,17 @@ class DeviceExecutor:
         The work is given to the device piece after piece; only the sums are waited for.
         """
         streamed = any(piece.rows is None for piece in handle)
-        pieces = self._stream(handle) if streamed else iter(handle)
-        results: list[Any] = [function(piece) for piece in pieces]
-        pending = [result for result in results if isinstance(result, Pending)]
-        if len(pending) < len(results) or not results:  # not a pass of this device
-            return tree_sum(results)
-        sums = tree_sum([part.sums for part in pending])
+        results: list[Any] = []
+        for piece in self._stream(handle) if streamed else handle:
+            results.append(function(piece))
+            if not isinstance(results[0], Pending):
+                break
+        if not (results and isinstance(results[0], Pending)):
+            # No pass of this device: it looks at the rows in ordinary memory.
+            return tree_sum([*results, *map(function, handle[len(results) :])])
+        sums = tree_sum([part.sums for part in results])
         to_host = self.device.to_host
-        return pending[0].finish(
+        return results[0].finish(
             {
                 name: value if isinstance(value, float) else to_host(value)
                 for name, value in sums.items()
@@ -192,17 +196,16 @@ def _cut(block: Batch, limit: int) -> tuple[Batch, ...]:
 
 def _arrays(batch: Batch) -> list[Array]:
     """The floats of a block in the order that :func:`_with_rows` takes them."""
-    X, Z = batch.X, batch.Z
-    parts = [batch.y, X, None if Z is X else Z, batch.weight, batch.offset, batch.log_prior]
+    gate = None if batch.same_design else dense(batch.Z)
+    parts = [batch.y, batch.X, gate, batch.weight, batch.offset, batch.log_prior]
     return [np.ascontiguousarray(part, dtype=np.float64) for part in parts if part is not None]
 
 
 def _numbers(batch: Batch) -> int:
-    """How many floats a block has, by one of its units: the designs are not looked at whole."""
-    one = batch.take(0, 1)
-    X, Z = one.X, one.Z
-    per_row = X.shape[1] + (1 if batch.offset is None else 2) + batch.y.ndim - 1
-    per_unit = 1 + (0 if Z is X else Z.shape[1])
+    """How many floats a block has; the designs need not be there as arrays."""
+    per_row = batch.designs["mean"].shape[1] + batch.y.ndim
+    per_row += 0 if batch.offset is None else 1
+    per_unit = 1 + (0 if batch.same_design else batch.Z.shape[1])
     per_unit += 0 if batch.log_prior is None else batch.log_prior.shape[1]
     return int(batch.n_rows * per_row + batch.n_units * per_unit)
 
@@ -211,7 +214,7 @@ def _with_rows(piece: Placed, arrays: Sequence[Any]) -> Placed:
     """The piece with its arrays on the device."""
     device, rest = piece.device, iter(arrays)
     y, X = next(rest), next(rest)
-    Z = X if piece.Z is piece.X else next(rest)
+    Z = X if piece.same_design else next(rest)
     weight = next(rest)
     offset = None if piece.offset is None else next(rest)
     log_prior = None if piece.log_prior is None else next(rest)
@@ -270,9 +273,8 @@ def device_pass(model: Model, theta: Theta, batch: Batch) -> Any:
     if isinstance(batch, Placed) and batch.rows is not None:
         return _start(model, theta, batch)
     executor = DeviceExecutor()
-    return executor.map_reduce(
-        lambda part: device_pass(model, theta, part), executor.scatter([batch])
-    )
+    work = functools.partial(device_pass, model, theta)
+    return executor.map_reduce(work, executor.scatter([batch]))
 
 
 def _start(model: Model, theta: Theta, batch: Placed) -> Pending:

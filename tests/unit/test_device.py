@@ -11,7 +11,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 import mixexperts as mx
-from mixexperts._batch import Batch, Theta
+from mixexperts._batch import Batch, Columns, Theta
 from mixexperts.em import Model, Monitor, cupy_device, device, fit_em
 from mixexperts.em.device import DeviceExecutor, Pending, device_pass
 from mixexperts.em.model import em_pass
@@ -165,6 +165,24 @@ def test_arrays_of_other_kinds_are_converted():
     )
     found = run(DeviceExecutor(devices.StrictDevice()), [odd])
     assert_close(found, em_pass(MODEL, make_theta(), odd))
+
+
+@pytest.mark.parametrize("free", [AMPLE, 30_000])
+@pytest.mark.parametrize("shared", [True, False])
+def test_designs_that_are_not_made_yet(small_pieces, free, shared):
+    batch = make_batch()
+    raw = np.asfortranarray(batch.X[:, 1:], dtype=np.float32)
+    lazy = Columns(
+        raw, 0, 1000, np.array([-1, 0, 1]), np.array([0.0, 0.5, -0.25]), np.array([1.0, 2.0, 0.3])
+    )
+    gate = lazy if shared else lazy.dense()
+    batch = dataclasses.replace(batch, designs={"mean": lazy}, Z=gate)
+    gpu = devices.StrictDevice(free)
+    executor = DeviceExecutor(gpu)
+    executor.scatter([batch])
+    # y, weights, and one design or two
+    assert gpu.placed == (8 * 1000 * (5 if shared else 8) if free == AMPLE else 0)
+    assert_close(run(executor, [batch]), em_pass(MODEL, make_theta(), batch.dense()))
 
 
 # --- kernels or array operations ----------------------------------------------------------------
