@@ -291,8 +291,10 @@ def _sampled(
 ) -> tuple[int, EMResult]:
     with _thread_pools().limit(limits=1, user_api="blas"):
         theta = start.parameters(model, sample, settings.n_experts, settings.seed)
+        # So few rows are done on the CPU before a GPU has them.
+        backend = "auto" if settings.backend == "cupy" else settings.backend
         result = run_on_sample(
-            model, sample, theta, settings.max_iter, settings.accelerate, settings.backend
+            model, sample, theta, settings.max_iter, settings.accelerate, backend
         )
     return index, result
 

@@ -17,6 +17,7 @@ from mixexperts.em.device import DeviceExecutor, Pending, device_pass
 from mixexperts.em.model import em_pass
 from mixexperts.em.passes import check_available, choose_pass
 from mixexperts.errors import BackendUnavailableError, UnsupportedCombinationError
+from mixexperts.estimators import _base
 from mixexperts.experts import Gaussian
 from mixexperts.gates import Constant, Softmax
 
@@ -282,6 +283,21 @@ def test_an_estimator_on_the_device(monkeypatch):
     assert_allclose(found.coef_, plain.coef_, atol=1e-3)
     # Three starts and one copy of y, the design of three columns, and the weights.
     assert [size for size in gpu.sizes if size >= 8 * 200] == [8 * 200, 3 * 8 * 200, 8 * 200]
+
+
+def test_starts_on_a_sample_leave_the_device_alone(monkeypatch):
+    """Rows enough for lazy designs and a sample: only runs on all rows are the device's."""
+    monkeypatch.setattr(_base, "_START_ROWS", 400)
+    monkeypatch.setattr(_base, "_BLOCK_ROWS", 700)
+    gpu = devices.StrictDevice()
+    fake_gpu(monkeypatch, gpu)
+    batch = make_batch(3000)
+    options = {"n_init": 6, "random_state": 0}
+    found = mx.MoERegressor(backend="cupy", **options).fit(batch.X[:, 1:], batch.y)
+    plain = mx.MoERegressor(**options).fit(batch.X[:, 1:], batch.y)
+    assert (found.restarts_["status"] == "screened").any()
+    assert found.log_likelihood_ == pytest.approx(plain.log_likelihood_, abs=1e-6)
+    assert [size for size in gpu.sizes if size > 8 * 100] == [24_000, 3 * 24_000, 24_000]
 
 
 class FakeCupyArray:
