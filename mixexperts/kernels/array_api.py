@@ -22,7 +22,7 @@ import numpy as np
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
 #: Largest eta whose exponential is taken: times weights and squares of columns it stays a number.
-MAX_ETA = 500.0
+MAX_ETA = 300.0
 # Factorials below this are looked up; from here on Stirling's series is exact to rounding.
 _TABLE = 32
 # Numbers in a scaled copy of a design: 32 MB, which the second-level cache of a large GPU holds.
