@@ -368,9 +368,12 @@ def _gate_part(model: Model, theta: Theta, device: Device) -> array_api.GatePart
     if name != "gaussian":
         part: array_api.GatePart = GATES[name](device.place(_gate_values(model, theta)))
         return part
-    constant, whitening = model.gate.fused_inputs(theta.gate)[:2]
-    values = (constant, theta.gate["mean"], whitening)
-    return array_api.GaussianGate(*(device.place(np.ascontiguousarray(v)) for v in values))
+    log_weight, mean, whitening = (theta.gate[key] for key in ("log_weight", "mean", "whitening"))
+    log_det = np.log(np.diagonal(whitening, axis1=1, axis2=2)).sum(axis=1)
+    constant = log_weight + log_det - 0.5 * mean.shape[1] * np.log(2.0 * np.pi)
+    return array_api.GaussianGate(
+        *(device.place(np.ascontiguousarray(values)) for values in (constant, mean, whitening))
+    )
 
 
 # --- statistics --------------------------------------------------------------------------------
