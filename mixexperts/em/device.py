@@ -369,6 +369,8 @@ def _gate_part(model: Model, theta: Theta, device: Device) -> array_api.GatePart
         part: array_api.GatePart = GATES[name](device.place(_gate_values(model, theta)))
         return part
     log_weight, mean, whitening = (theta.gate[key] for key in ("log_weight", "mean", "whitening"))
+    if whitening.ndim == 2:  # diagonals alone
+        whitening = whitening[:, :, None] * np.eye(whitening.shape[1])
     log_det = np.log(np.diagonal(whitening, axis1=1, axis2=2)).sum(axis=1)
     constant = log_weight + log_det - 0.5 * mean.shape[1] * np.log(2.0 * np.pi)
     return array_api.GaussianGate(
