@@ -16,7 +16,7 @@ from mixexperts._batch import Array
 from mixexperts._registry import resolve
 from mixexperts.em.checkpoint import Checkpoint, fingerprint, stored_seed
 from mixexperts.em.engine import EMResult, Model
-from mixexperts.em.passes import is_fused
+from mixexperts.em.passes import check_available, is_fused, is_served
 from mixexperts.em.restarts import Restarts, Settings, Start, fit_restarts
 from mixexperts.em.streaming import Stream
 from mixexperts.errors import (
@@ -64,13 +64,15 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
     def _fit(self, X: Any, y: Any, sample_weight: Any, offset: Any) -> None:
         settings = self._settings()
         model = self._model()
+        if self.backend == "auto" and checks.is_cupy(X) and is_served(model):
+            settings = replace(settings, backend="cupy")
         data = self._data(model, X, y, sample_weight, offset, settings.seed)
         self._check_size(data, settings.n_experts)
         model = model.rescaled(data.weight)
         columns, names = self._columns(data.n_features), self._names(data.n_features)
         # The compiled pass standardises rows as it reads them.
         lazy = self.backend != "numpy" and is_fused(model)
-        placed = data.place(model, columns, names, lazy)
+        placed = data.place(model, columns, names, lazy, settings.backend)
         self._warn_about_design(placed.frame, data.n_rows)
         restarts = self._run(model, data, placed, settings)
         self._assign(model, data, placed.frame, restarts)
@@ -142,6 +144,7 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
             raise TypeError(f"n_jobs must be an integer or None, got {self.n_jobs!r}")
         if self.chunk_rows is not None:
             checks.positive_integer(self.chunk_rows, "chunk_rows")
+        check_available(self.backend)
         return Settings(
             n_experts,
             checks.positive_integer(self.max_iter, "max_iter"),
@@ -195,6 +198,7 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         self, X: Any, y: Any, sample_weight: Any, offset: Any
     ) -> tuple[Array, Array, Array, Array | None, Array | None]:
         """Rows of positive weight, and which they are (None: all)."""
+        X, y, sample_weight, offset = map(checks.in_memory, (X, y, sample_weight, offset))
         X, y = self._arrays(X, y)
         weight = checks.sample_weight_array(sample_weight, len(y))
         offset = checks.offset_array(offset, len(y))

@@ -12,6 +12,16 @@ from mixexperts._batch import Array
 from mixexperts.experts.base import Expert
 
 
+def is_cupy(values: Any) -> bool:
+    """Whether something is an array of CuPy, told by its class: CuPy is not imported for it."""
+    return type(values).__module__.partition(".")[0] == "cupy" and hasattr(values, "get")
+
+
+def in_memory(values: Any) -> Any:
+    """CuPy arrays copied to ordinary memory; anything else as it is."""
+    return values.get() if is_cupy(values) else values
+
+
 def positive_integer(value: Any, argument: str) -> int:
     """An integer >= 1; booleans are none."""
     if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Integral):

@@ -63,7 +63,12 @@ class Data(Protocol):
     response_range: tuple[float, float]
 
     def place(
-        self, model: Model, columns: tuple[Array, Array], names: tuple[str, ...], lazy: bool
+        self,
+        model: Model,
+        columns: tuple[Array, Array],
+        names: tuple[str, ...],
+        lazy: bool,
+        backend: str,
     ) -> Placed:
         """Learn the frame from the rows, and see them through it; ``lazy`` where it pays."""
 
@@ -91,7 +96,12 @@ class Resident:
         self.response_range = float(response.min()), float(response.max())
 
     def place(
-        self, model: Model, columns: tuple[Array, Array], names: tuple[str, ...], lazy: bool
+        self,
+        model: Model,
+        columns: tuple[Array, Array],
+        names: tuple[str, ...],
+        lazy: bool,
+        backend: str,
     ) -> Placed:
         rows = (self.X, self.y, self.weights, self.offset)
         frame = Frame.fit(model, *rows, columns, names)
@@ -100,7 +110,9 @@ class Resident:
         taken = np.union1d(*columns)
         features = self.X if len(taken) == self.n_features else self.X[:, taken]
         sample = _sample(batch, features, self.seed)
-        return Placed(frame, batch.split(_BLOCK_ROWS), sample, lambda: (batch, self.used))
+        # The GPU's executor cuts by itself.
+        blocks = batch.split(None if backend == "cupy" else _BLOCK_ROWS)
+        return Placed(frame, blocks, sample, lambda: (batch, self.used))
 
 
 def _sample(batch: Batch, features: Array, seed: int) -> Batch:
@@ -149,7 +161,12 @@ class Streamed:
         self.response_range = summary.lowest, summary.highest
 
     def place(
-        self, model: Model, columns: tuple[Array, Array], names: tuple[str, ...], lazy: bool
+        self,
+        model: Model,
+        columns: tuple[Array, Array],
+        names: tuple[str, ...],
+        lazy: bool,
+        backend: str,
     ) -> Placed:
         summary = self.summary
         frame = Frame.from_moments(

@@ -32,6 +32,7 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
     def _batch(self, X: Any, y: Any = None, offset: Any = None, sample_weight: Any = None) -> Batch:
         """New rows as the engine sees them."""
         check_is_fitted(self, "theta_")
+        X, y, offset, sample_weight = map(checks.in_memory, (X, y, offset, sample_weight))
         X = self._reordered(X)
         checks.numeric_columns(X)
         if y is None:

@@ -57,8 +57,10 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         ``1 - r`` of what is left with each step, about ``tol / (2 (1 - r))`` is left.
     accelerate : bool, default=True
         Anderson acceleration, guarded so that the log-likelihood never falls.
-    backend : {"auto", "numba", "numpy"}, default="auto"
-        Kernels that do the work. ``"auto"`` takes the fused numba pass where there is one.
+    backend : {"auto", "numba", "numpy", "cupy"}, default="auto"
+        Kernels that do the work. ``"auto"`` takes the fused numba pass where there is one;
+        ``"cupy"`` an NVIDIA GPU (``pip install "mixexperts[cupy]"``), which ``"auto"`` takes
+        too if X is a CuPy array.
     chunk_rows : int or None, default=None
         Rows per chunk of data that are read and prepared anew in every pass, so that no copy of
         X is made. None prepares arrays once, and chooses for sources and ``numpy.memmap``,

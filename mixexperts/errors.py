@@ -32,6 +32,10 @@ class UnsupportedCombinationError(MixExpertsError, TypeError):
     """Two components that do not work together, or a missing optional method."""
 
 
+class BackendUnavailableError(MixExpertsError, ImportError, RuntimeError):
+    """A backend that was asked for is not installed, or has no device to run on."""
+
+
 class ArchiveError(MixExpertsError, ValueError):
     """A saved file is damaged, of another kind, or of a newer schema."""
 

@@ -103,8 +103,6 @@ class MoEResults:
         # An offset given as an array belongs to the data of the fit, and goes where they go.
         self._fit_offset = offset
 
-    # --- saving ------------------------------------------------------------------------------
-
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "data": None, "_fit_offset": None}
 

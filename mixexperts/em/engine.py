@@ -12,11 +12,11 @@ import numpy as np
 from mixexperts._archive import saveable
 from mixexperts._batch import Array, Batch, Stats, Theta
 from mixexperts.em.accelerate import Accelerator, Anderson
-from mixexperts.em.executors import SerialExecutor
+from mixexperts.em.executors import executor_for
 from mixexperts.em.model import Model, em_pass, health, part
 from mixexperts.em.monitor import Monitor, Status
 from mixexperts.em.newton import Newton, NewtonStep, Summation
-from mixexperts.em.passes import BACKENDS, Pass, choose_pass
+from mixexperts.em.passes import Pass, check_backend, choose_pass
 from mixexperts.em.streaming import Stream
 from mixexperts.errors import UnsupportedCombinationError
 
@@ -135,10 +135,11 @@ def fit_em(
     monitor : Monitor or None
         Stopping rule; None takes the defaults of :class:`Monitor`.
     executor : Executor or None
-        Where the blocks are summed; None is this process.
-    backend : {"auto", "numba", "numpy"}
+        Where the blocks are summed; None is this process, or the GPU with ``"cupy"``.
+    backend : {"auto", "numba", "numpy", "cupy"}
         Which kernels do the work. ``"auto"`` is the fused numba pass for the models that it
-        knows, and the gate's and the expert's own methods for others.
+        knows, and the gate's and the expert's own methods for others; ``"cupy"`` is an NVIDIA
+        GPU.
     accelerate : bool or Accelerator, default=True
         Anderson acceleration; a proposal that lowers the objective is replaced by the
         plain EM step, so that the history never falls.
@@ -157,19 +158,19 @@ def fit_em(
     ------
     ValueError
         If the backend is not known.
+    UnsupportedCombinationError
+        If the backend does not serve the model.
+    BackendUnavailableError
+        If there is no CuPy or no GPU for ``"cupy"``.
     """
-    if backend not in BACKENDS:
-        raise ValueError(
-            f"backend={backend!r} is not known; known backends: "
-            + ", ".join(repr(name) for name in BACKENDS)
-        )
+    check_backend(backend)
     if model.gate.objective == "joint" and not model.gate_penalty.is_null:
         raise UnsupportedCombinationError("a gate with a joint objective takes no penalty")
     run = _Run(
         model,
         source,
         (monitor or Monitor()).fresh(),
-        executor or SerialExecutor(),
+        executor or executor_for(backend, [source] if isinstance(source, Batch) else source, 1),
         accelerate,
         backend,
     )
@@ -178,6 +179,7 @@ def fit_em(
     if wanted and not _has_units(source):
         run.newton = newton if isinstance(newton, Newton) else Newton(model)
         run.newton.summation = run.summation(sample)
+        run.newton.compiled = backend != "numpy"
     return run.loop(theta)
 
 
@@ -293,7 +295,10 @@ class _Run:
             return None
         if not self.newton.due(n_iter, gain, self.monitor.tol, weight):
             return None
-        return self.newton.propose(point.theta, score, weight)
+        step = self.newton.propose(point.theta, score, weight)
+        if step is None:
+            self.newton.pause(n_iter)
+        return step
 
     def stop(self, point: _Point, there: Array) -> Status | None:
         if not np.isfinite(there).all():

@@ -5,9 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from mixexperts._batch import Batch, Stats, tree_sum
 from mixexperts.em.streaming import Stream, StreamExecutor
+from mixexperts.errors import UnsupportedCombinationError
+
+if TYPE_CHECKING:
+    from mixexperts.em.device import DeviceExecutor
 
 
 class SerialExecutor:
@@ -72,11 +77,26 @@ def allowed_threads() -> int:
 
 
 def executor_for(
-    blocks: Sequence[Batch] | Stream, n_threads: int | None
-) -> SerialExecutor | ThreadExecutor | StreamExecutor:
-    """The executor for blocks in memory or for a stream, with at most ``n_threads`` threads."""
+    backend: str, blocks: Sequence[Batch] | Stream, n_threads: int | None
+) -> SerialExecutor | ThreadExecutor | StreamExecutor | DeviceExecutor:
+    """Where a backend works: on the GPU, or on at most ``n_threads`` threads.
+
+    Raises
+    ------
+    UnsupportedCombinationError
+        If the GPU is asked to read a stream.
+    """
     if isinstance(blocks, Stream):
+        if backend == "cupy":
+            raise UnsupportedCombinationError(
+                "backend='cupy' takes arrays in memory, which it streams to the GPU by itself; "
+                "leave out chunk_rows, or use backend='auto' with a source"
+            )
         return StreamExecutor(n_threads or allowed_threads())
+    if backend == "cupy":
+        from mixexperts.em.device import DeviceExecutor
+
+        return DeviceExecutor()
     return local_executor(min(len(blocks), n_threads or len(blocks)))
 
 

@@ -23,12 +23,21 @@ def has_information(model: Model) -> bool:
     return model.gate.has_logits and model.expert.has_derivatives
 
 
-def observed_information(model: Model, theta: Theta, batch: Batch) -> Stats:
+def observed_information(
+    model: Model, theta: Theta, batch: Batch, *, compiled: bool = True
+) -> Stats:
     """Minus the Hessian (P, P) of the log-likelihood of a block with respect to ``pack``.
 
     Louis' identity (1982): the information about the complete data less the covariance of its
     score under the responsibilities. Both are weighted Grams of the designs, since gate and
     families depend on their parameters through linear predictors.
+
+    Parameters
+    ----------
+    model, theta, batch
+        As in a pass.
+    compiled : bool, default=True
+        Whether the compiled sums may serve, where they can.
 
     Returns
     -------
@@ -44,9 +53,9 @@ def observed_information(model: Model, theta: Theta, batch: Batch) -> Stats:
             f"no observed information of the gate {model.gate.name!r} with the expert "
             f"{model.expert.name!r}" + " in sampling units" * (batch.unit is not None)
         )
-    compiled = fused_information(model, theta, batch)
-    if compiled is not None:
-        return {"information": model.expert.tie(theta.expert, compiled)}
+    found = fused_information(model, theta, batch) if compiled else None
+    if found is not None:
+        return {"information": model.expert.tie(theta.expert, found)}
     blocks = (_block(model, theta, block.dense()) for block in batch.split(_ROWS))
     return {"information": functools.reduce(np.add, blocks)}
 
@@ -139,7 +148,7 @@ def _grams(weights: Array, left: Array, right: Array) -> Array:
         return flat.reshape(-1, p, q)
     columns, others = np.ascontiguousarray(left.T), np.ascontiguousarray(right.T)
     if left is not right:
-        products = (columns[:, None] * others[None]).reshape(p * q, -1)
+        products = (columns[:, None] * others[None]).reshape(p * q, len(left))
         crossed: Array = (weights @ products.T).reshape(-1, p, q)
         return crossed
     rows, cols = np.tril_indices(p)

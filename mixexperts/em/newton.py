@@ -69,6 +69,8 @@ class Newton:
         self.model = model
         #: Set by the run: the sum over its blocks, or over the sample.
         self.summation: Summation | None = None
+        #: Whether the compiled sums may serve; set by the run's backend.
+        self.compiled = True
         self.enabled = has_information(model)
         self.next_try: float = _FIRST_TRY
         self.failures: float = 0
@@ -103,7 +105,10 @@ class Newton:
             self.enabled = False  # no use in asking again
             return None
         with np.errstate(all="ignore"):  # what is not finite is refused below
-            found = self.summation(functools.partial(observed_information, self.model, theta))
+            work = functools.partial(
+                observed_information, self.model, theta, compiled=self.compiled
+            )
+            found = self.summation(work)
         hessian: Array = found["information"] + penalty
         return hessian if np.isfinite(hessian).all() else None
 
@@ -114,8 +119,12 @@ class Newton:
         elif gain > 0.75 * step.gain:
             self.radius = max(self.radius, 2.0 * step.length)
         if gain < 0.0:
-            self.next_try = n_iter + _PAUSE * 2 ** min(self.failures, 6)
-            self.failures += 1
+            self.pause(n_iter)
+
+    def pause(self, n_iter: int) -> None:
+        """Leave some passes to EM, after no step was possible or one fell."""
+        self.next_try = n_iter + _PAUSE * 2 ** min(self.failures, 6)
+        self.failures += 1
 
 
 def trust_region_step(hessian: Array, score: Array, radius: float) -> NewtonStep | None:

@@ -14,9 +14,48 @@ from mixexperts.errors import UnsupportedCombinationError
 
 Pass: TypeAlias = Callable[[Model, Theta, Batch], Stats]
 
-BACKENDS = ("auto", "numba", "numpy")
+BACKENDS = ("auto", "numba", "numpy", "cupy")
 _NONE = np.empty(0)
 _CONSTANT, _SOFTMAX = 0, 1
+
+
+def check_backend(backend: str) -> None:
+    """Refuse a name that is no backend.
+
+    Raises
+    ------
+    ValueError
+        If the backend is not known.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(
+            f"backend={backend!r} is not known; known backends: "
+            + ", ".join(repr(name) for name in BACKENDS)
+        )
+
+
+def check_available(backend: str) -> None:
+    """Refuse a backend that cannot run here.
+
+    Raises
+    ------
+    ValueError
+        If the backend is not known.
+    BackendUnavailableError
+        If it is ``"cupy"``, and there is no CuPy or no GPU.
+    """
+    check_backend(backend)
+    if backend == "cupy":
+        from mixexperts.em import cupy_device
+
+        cupy_device.load_cupy()
+
+
+def is_served(model: Model) -> bool:
+    """Whether the pass on a GPU knows the gate and the expert."""
+    from mixexperts.em import device
+
+    return device.is_served(model)
 
 
 def choose_pass(model: Model, backend: str) -> Pass:
@@ -25,8 +64,13 @@ def choose_pass(model: Model, backend: str) -> Pass:
     Raises
     ------
     UnsupportedCombinationError
-        If ``backend="numba"`` is asked for and the fused kernels do not know the model.
+        If ``backend="numba"`` or ``"cupy"`` is asked for and its kernels do not know the model.
     """
+    if backend == "cupy":
+        from mixexperts.em.device import check_served, device_pass
+
+        check_served(model)
+        return device_pass
     fused = is_fused(model)
     if backend == "numba" and not fused:
         raise UnsupportedCombinationError(
@@ -56,7 +100,7 @@ def fused_pass(model: Model, theta: Theta, batch: Batch) -> Stats:
         *experts,
         *(experts if batch.same_design else _source(batch.Z)),
     )
-    gate_stats = gate.fused_stats(sums, gradient, unfold(information, batch.Z.shape[1]))
+    gate_stats = gate.fused_stats(theta.gate, sums, gradient, unfold(information, batch.Z.shape[1]))
     p = batch.designs["mean"].shape[1]
     expert_stats = expert.fused_stats(sums, unfold(gram, p), cross)
     return {

@@ -12,7 +12,7 @@ import numpy as np
 from mixexperts._batch import Batch, Theta
 from mixexperts.em.accelerate import Anderson
 from mixexperts.em.checkpoint import Checkpoint, Running
-from mixexperts.em.engine import EMResult, Model, first_best, fit_em
+from mixexperts.em.engine import EMResult, Executor, Model, first_best, fit_em
 from mixexperts.em.executors import executor_for, total_weight
 from mixexperts.em.init import (
     initial_theta,
@@ -77,8 +77,12 @@ def run_start(
     *,
     checkpoint: Checkpoint | None = None,
     index: int = 0,
+    executor: Executor | None = None,
 ) -> EMResult:
-    """Run one start to its end; ``sample`` is the block of rows that starts are made from."""
+    """Run one start to its end; ``sample`` is the block of rows that starts are made from.
+
+    An executor that is given stays open: what it placed serves the next start too.
+    """
     monitor = Monitor(settings.max_iter, settings.tol)
     accelerator, newton = Anderson(), Newton(model)
     if _is_part(sample, blocks):
@@ -95,21 +99,22 @@ def run_start(
         newton.restore(running.newton)
     if checkpoint:
         monitor.callback = _Reporter(checkpoint, index, accelerator, newton, list(monitor.history))
-    executor = executor_for(blocks, settings.n_threads)
+    own = executor or executor_for(settings.backend, blocks, settings.n_threads)
     try:
         return fit_em(
             model,
             blocks,
             theta,
             monitor=monitor,
-            executor=executor,
+            executor=own,
             backend=settings.backend,
             accelerate=accelerator if settings.accelerate else False,
             newton=newton if settings.accelerate else False,
             sample=sample if _is_part(sample, blocks) else None,
         )
     finally:
-        executor.close()
+        if executor is None:
+            own.close()
 
 
 def _is_part(sample: Batch, blocks: Sequence[Batch] | Stream) -> bool:
@@ -226,14 +231,19 @@ def _run(
         yield from Parallel(n_jobs=n_jobs, return_as="generator_unordered")(tasks)
         return
     # Blocks are too thin for the threads of BLAS to pay: waking them costs more than the product.
-    with _thread_pools().limit(limits=1, user_api="blas"):
-        for i in todo:
-            yield (
-                i,
-                run_start(
-                    model, blocks, sample, starts[i], settings, checkpoint=checkpoint, index=i
-                ),
-            )
+    executor = executor_for(settings.backend, blocks, settings.n_threads)
+    try:
+        with _thread_pools().limit(limits=1, user_api="blas"):
+            for i in todo:
+                yield (
+                    i,
+                    run_start(
+                        model, blocks, sample, starts[i], settings,
+                        checkpoint=checkpoint, index=i, executor=executor,
+                    ),
+                )  # fmt: skip
+    finally:
+        executor.close()
 
 
 @functools.cache
@@ -279,8 +289,10 @@ def _sampled(
 ) -> tuple[int, EMResult]:
     with _thread_pools().limit(limits=1, user_api="blas"):
         theta = start.parameters(model, sample, settings.n_experts, settings.seed)
+        # So few rows are done on the CPU before a GPU has them.
+        backend = "auto" if settings.backend == "cupy" else settings.backend
         result = run_on_sample(
-            model, sample, theta, settings.max_iter, settings.accelerate, settings.backend
+            model, sample, theta, settings.max_iter, settings.accelerate, backend
         )
     return index, result
 

@@ -64,10 +64,12 @@ class Gate(ABC):
         """New parameters that raise the expected penalised log-likelihood."""
 
     def fused_inputs(self, params: Params) -> Any:
-        """Coefficients (K, q), or log weights (K, 1), of the fused kernels."""
+        """Coefficients (K, q), log weights (K, 1) or rows of a score, of the fused kernels."""
         raise NotImplementedError(f"gate {self.name!r} has no fused pass")
 
-    def fused_stats(self, sums: Array, gradient: Array, information: Array) -> Stats:
+    def fused_stats(
+        self, params: Params, sums: Array, gradient: Array, information: Array
+    ) -> Stats:
         """What :meth:`accumulate` returns, from the sums of the fused kernels.
 
         ``sums[0]`` (K,) holds the masses, ``gradient`` (K - 1, q), and ``information``

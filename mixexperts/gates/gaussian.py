@@ -78,6 +78,7 @@ class Gaussian(Gate):
 
     name: ClassVar[str] = "gaussian"
     objective: ClassVar[Literal["conditional", "joint"]] = "joint"
+    fused_code: ClassVar[int | None] = 2
     # The density of the features has no intercept column.
     fit_intercept = False
 
@@ -186,11 +187,34 @@ class Gaussian(Gate):
         whitening = params["whitening"]
         return whitening if self._crossed else whitening[:, :, None] * np.eye(whitening.shape[1])
 
-    def fused_inputs(self, params: Params) -> tuple[Array, Array, Array]:
-        """``c`` (K,), ``A`` (K, q, q) and ``b`` (K, q) of ``score = c - |A z - b|^2 / 2``."""
+    def fused_inputs(self, params: Params) -> Array:
+        """Rows (K, 1 + q (q + 3) / 2): c, then b_a and A[a, 0..a] for each a.
+
+        The score of the compiled pass is ``c - |u|^2 / 2`` with ``u = A z - b``.
+        """
         whitening = self._matrices(params)
-        shift = np.einsum("kpq,kq->kp", whitening, params["mean"])
-        return self._constant(params), whitening, shift
+        n_experts, q = params["mean"].shape
+        rows = np.empty((n_experts, 1 + q * (q + 3) // 2))
+        rows[:, 0] = self._constant(params)
+        at = 1
+        for a in range(q):
+            own = whitening[:, a, : a + 1]
+            rows[:, at] = np.einsum("kb,kb->k", own, params["mean"][:, : a + 1])
+            rows[:, at + 1 : at + a + 2] = own
+            at += a + 2
+        return rows
+
+    def fused_stats(
+        self, params: Params, sums: Array, gradient: Array, information: Array
+    ) -> Stats:
+        """From moments of u: residuals in each expert's own standard deviations lose no digits."""
+        spread = inverse(self._matrices(params))
+        first = np.einsum("kpq,kq->kp", spread, gradient)
+        second = spread @ information @ spread.transpose(0, 2, 1)
+        if not self._crossed:
+            second = np.diagonal(second, axis1=1, axis2=2)
+            second = second.sum(axis=1) if self.covariance == "spherical" else second
+        return {"mass": sums[0], "first": first, "second": second}
 
     # --- estimation ------------------------------------------------------------------------
 

@@ -72,7 +72,9 @@ class Softmax(Gate):
     def fused_inputs(self, params: Params) -> Array:
         return params["coef"]
 
-    def fused_stats(self, sums: Array, gradient: Array, information: Array) -> Stats:
+    def fused_stats(
+        self, params: Params, sums: Array, gradient: Array, information: Array
+    ) -> Stats:
         free, q = gradient.shape
         blocks = np.empty((free, free, q, q))
         first, second = np.tril_indices(free)
@@ -174,7 +176,9 @@ class Constant(Gate):
     def fused_inputs(self, params: Params) -> Array:
         return params["log_weight"][:, None]
 
-    def fused_stats(self, sums: Array, gradient: Array, information: Array) -> Stats:
+    def fused_stats(
+        self, params: Params, sums: Array, gradient: Array, information: Array
+    ) -> Stats:
         return {"mass": sums[0]}
 
     def update(self, params: Params, stats: Stats, penalty: Penalty) -> Params:

@@ -233,8 +233,9 @@ def test_a_step_too_long_is_halved(batch):
     assert result.log_likelihood == pytest.approx(plain.log_likelihood, abs=1e-3)
 
 
-def test_there_are_five_words():
-    assert STATUSES == ("converged", "max_iter", "degenerate", "diverged", "monotonicity_lost")
+def test_there_are_five_words_and_one_for_starts_that_did_not_go_on():
+    ends = ("converged", "max_iter", "degenerate", "diverged", "monotonicity_lost")
+    assert (*ends, "screened") == STATUSES
 
 
 # --- what is handed back --------------------------------------------------------------------------
