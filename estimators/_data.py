@@ -119,7 +119,9 @@ def _sample(batch: Batch, features: Array, seed: int) -> Batch:
     """The rows that starts are made from, with their features: all rows, or some of many."""
     if batch.n_units > _START_ROWS:
         sample = PrioritySample(_START_ROWS, seed)
-        sample.add(batch.weight, np.arange(batch.n_units))
+        for i in range(0, batch.n_units, _BLOCK_ROWS):
+            weight = batch.weight[i : i + _BLOCK_ROWS]
+            sample.add(weight, np.arange(i, i + len(weight)))
         weight, (rows,) = sample.take()
         features = features[rows]
         designs = {name: take_rows(design, rows) for name, design in batch.designs.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,9 +13,12 @@ import numpy as np
 from mixexperts._archive import saveable
 from mixexperts._batch import Array, Batch, Columns, Theta, root_mean_square, weighted_mean
 from mixexperts._design import DesignMap, Rows
-from mixexperts._moments import Moments
+from mixexperts._moments import Moments, power_above
 from mixexperts.em.engine import Model
 from mixexperts.errors import DesignError
+
+# Rows taken at a time.
+_BLOCK_ROWS = 32768
 
 
 @saveable("frame")
@@ -54,6 +58,8 @@ class Frame:
         names: tuple[str, ...],
     ) -> Frame:
         """Learn centres, scales and bases from rows, all of positive weight."""
+        if len(X) > _BLOCK_ROWS:
+            return cls._of_blocks(model, X, y, weight, offset, columns, names)
 
         def design(take: Array, **how: Any) -> DesignMap:
             whole = len(take) == X.shape[1] and (np.diff(take) == 1).all()
@@ -67,6 +73,39 @@ class Frame:
             return float(centre), float(root_mean_square(response - centre, weight))
 
         return cls._of(model, columns, design, location)
+
+    @classmethod
+    def _of_blocks(
+        cls,
+        model: Model,
+        X: Array,
+        y: Array,
+        weight: Array,
+        offset: Array | None,
+        columns: tuple[Array, Array],
+        names: tuple[str, ...],
+    ) -> Frame:
+        """Many rows: block by block, without temporary arrays of their size."""
+        blocks = [slice(i, i + _BLOCK_ROWS) for i in range(0, len(X), _BLOCK_ROWS)]
+
+        def response(rows: slice) -> Array:
+            values = y[rows].reshape(len(y[rows]), -1)
+            return values if offset is None else values - offset[rows, None]
+
+        def moments(values: Callable[[slice], Array]) -> Moments:
+            largest = np.max([np.abs(values(rows)).max(axis=0) for rows in blocks], axis=0)
+            unit = power_above(largest)
+            parts = [Moments.of(values(rows), weight[rows], unit) for rows in blocks]
+            return functools.reduce(Moments.merged, parts)
+
+        return cls.from_moments(
+            model,
+            moments(lambda rows: np.asarray(X[rows], dtype=np.float64)),
+            moments(response),
+            lambda: ((X[rows], weight[rows]) for rows in blocks),
+            columns,
+            names,
+        )
 
     @classmethod
     def from_moments(

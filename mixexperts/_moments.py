@@ -9,6 +9,12 @@ import numpy as np
 from mixexperts._batch import Array, weighted_mean
 
 
+def power_above(size: Array) -> Array:
+    """The powers of two next above sizes (d,); one for zero."""
+    power: Array = np.ldexp(1.0, np.frexp(np.where(size > 0.0, size, 1.0))[1])
+    return power
+
+
 @dataclass(frozen=True)
 class Moments:
     """Weighted moments of the columns of some rows; those of two blocks merge.
@@ -48,7 +54,7 @@ class Moments:
         """
         size = np.abs(values).max(axis=0, initial=0.0)
         if unit is None:
-            unit = np.ldexp(1.0, np.frexp(np.where(size > 0.0, size, 1.0))[1])
+            unit = power_above(size)
         values = values / unit
         mean = weighted_mean(values, weight)
         values -= mean

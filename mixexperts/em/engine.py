@@ -15,7 +15,7 @@ from mixexperts.em.accelerate import Accelerator, Anderson
 from mixexperts.em.executors import executor_for
 from mixexperts.em.model import Model, em_pass, health, part
 from mixexperts.em.monitor import Monitor, Status
-from mixexperts.em.newton import Newton, NewtonStep, Summation
+from mixexperts.em.newton import Newton, NewtonStep
 from mixexperts.em.passes import Pass, check_backend, choose_pass
 from mixexperts.em.streaming import Stream
 from mixexperts.errors import UnsupportedCombinationError
@@ -178,7 +178,8 @@ def fit_em(
     # Rows of one sampling unit share their labels: the sum over rows does not hold for them.
     if wanted and not _has_units(source):
         run.newton = newton if isinstance(newton, Newton) else Newton(model)
-        run.newton.summation = run.summation(sample)
+        run.newton.summation = run.over_all
+        run.newton.sample = sample
         run.newton.compiled = backend != "numpy"
     return run.loop(theta)
 
@@ -246,16 +247,10 @@ class _Run:
         self.newton: Newton | None = None
         self.n_backtracks = 0
 
-    def summation(self, sample: Batch | None) -> Summation:
-        """How the information is summed: over the sample, or over all blocks."""
-        if sample is not None:
-            return lambda function: function(sample)
-
-        def over_all(function: Callable[[Batch], Stats]) -> Stats:
-            self.monitor.n_iter += 1
-            return self.executor.map_reduce(function, self.handle)
-
-        return over_all
+    def over_all(self, function: Callable[[Batch], Stats]) -> Stats:
+        """Sum a function over all blocks; that is a pass, too."""
+        self.monitor.n_iter += 1
+        return self.executor.map_reduce(function, self.handle)
 
     def evaluate(self, theta: Theta) -> _Point:
         self.monitor.n_iter += 1

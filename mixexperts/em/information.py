@@ -145,11 +145,11 @@ def _grams(weights: Array, left: Array, right: Array) -> Array:
     p, q = left.shape[1], right.shape[1]
     if q == 1 or p == 1:
         flat: Array = (weights * right[:, 0]) @ left if q == 1 else (weights * left[:, 0]) @ right
-        return flat.reshape(-1, p, q)
+        return flat.reshape(len(weights), p, q)
     columns, others = np.ascontiguousarray(left.T), np.ascontiguousarray(right.T)
     if left is not right:
         products = (columns[:, None] * others[None]).reshape(p * q, len(left))
-        crossed: Array = (weights @ products.T).reshape(-1, p, q)
+        crossed: Array = (weights @ products.T).reshape(len(weights), p, q)
         return crossed
     rows, cols = np.tril_indices(p)
     products = np.empty((len(rows), len(left)))

@@ -29,6 +29,10 @@ _PAUSE = 2
 # does not depend on n.
 _RADIUS = 0.1
 
+# Steps with the information of a sample. Where more are needed, as near a singular information,
+# its errors cost more passes than the information of all rows.
+_SAMPLED_STEPS = 6
+
 #: Sums a function of a block over all blocks.
 Summation: TypeAlias = Callable[[Callable[[Batch], Stats]], Stats]
 
@@ -56,8 +60,8 @@ class Newton:
 
     Notes
     -----
-    The information is summed over the blocks, or taken from a sample of the rows: a step with an
-    inexact information is a quasi-Newton step on the exact gradient.
+    The information is summed over the blocks. Of many rows, that of the first steps is taken from
+    a sample: a step with an inexact information is a quasi-Newton step on the exact gradient.
 
     References
     ----------
@@ -67,8 +71,10 @@ class Newton:
 
     def __init__(self, model: Model) -> None:
         self.model = model
-        #: Set by the run: the sum over its blocks, or over the sample.
+        #: Set by the run: the sum over its blocks, and rows that may stand for them at first.
         self.summation: Summation | None = None
+        self.sample: Batch | None = None
+        self.tries: float = 0
         #: Whether the compiled sums may serve; set by the run's backend.
         self.compiled = True
         self.enabled = has_information(model)
@@ -77,12 +83,12 @@ class Newton:
         self.radius = 0.0
 
     def state(self) -> list[float]:
-        """When the next step is due and how far it may go, for a checkpoint."""
-        return [self.next_try, self.failures, self.radius]
+        """When the next step is due, how far it may go, and what it rests on, for a checkpoint."""
+        return [self.next_try, self.failures, self.radius, self.tries]
 
     def restore(self, state: list[float]) -> None:
         """Take a state over."""
-        self.next_try, self.failures, self.radius = state
+        self.next_try, self.failures, self.radius, self.tries = state
 
     def due(self, n_iter: int, gain: float, tol: float, weight: float) -> bool:
         """Whether a step should be tried; always before EM is believed to have converged."""
@@ -92,6 +98,7 @@ class Newton:
 
     def propose(self, theta: Theta, score: Array, weight: float) -> NewtonStep | None:
         """The step from a point with gradient ``score``, or None where there is none."""
+        self.tries += 1
         hessian = self._hessian(theta)
         if hessian is None:
             return None
@@ -108,7 +115,8 @@ class Newton:
             work = functools.partial(
                 observed_information, self.model, theta, compiled=self.compiled
             )
-            found = self.summation(work)
+            early = self.sample if self.tries <= _SAMPLED_STEPS else None
+            found = self.summation(work) if early is None else work(early)
         hessian: Array = found["information"] + penalty
         return hessian if np.isfinite(hessian).all() else None
 
