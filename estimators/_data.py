@@ -11,7 +11,7 @@ import numpy as np
 
 from mixexperts._batch import Array, Batch, take_rows
 from mixexperts.em.engine import Model
-from mixexperts.em.restarts import _thread_pools
+from mixexperts.em.executors import one_blas_thread
 from mixexperts.em.streaming import PassBar, Stream
 from mixexperts.estimators._frame import Frame
 from mixexperts.experts.base import Expert
@@ -155,6 +155,8 @@ class Streamed:
         scan = Scan(source, partial(_check_response, expert), _START_ROWS, seed, digest)
         self.summary = _first_pass(chunks, scan, source.n_rows if show else None, show)
         summary = self.summary
+        if summary.highest <= 0.0:  # what holds of all rows together, such as no trial at all
+            expert.check_response(np.asarray(summary.sample.y, dtype=np.float64))
         self.chunks = replace(chunks, n_given=summary.n_given, n_rows=summary.n_rows)
         self.n_given, self.n_rows = summary.n_given, summary.n_rows
         self.weight = summary.weight
@@ -218,7 +220,7 @@ def _check_response(expert: Expert, y: Array) -> None:
             f"y has {given} columns, but {expert.name!r} experts take "
             f"{' or '.join(map(str, allowed))}; name as many in the source"
         )
-    expert.check_response(y)
+    expert.check_rows(y)
 
 
 def _first_pass(chunks: Chunks, scan: Scan, n_rows: int | None, show: bool) -> Summary:
@@ -229,7 +231,7 @@ def _first_pass(chunks: Chunks, scan: Scan, n_rows: int | None, show: bool) -> S
             bar.begin()
         # Chunks are too thin for the threads of BLAS to pay, as in the passes.
         with (
-            _thread_pools().limit(limits=1, user_api="blas"),
+            one_blas_thread(),
             Prefetch(partial(chunks, scan.inspect)) as items,
         ):
             for chunk in items:

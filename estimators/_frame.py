@@ -13,7 +13,7 @@ import numpy as np
 from mixexperts._archive import saveable
 from mixexperts._batch import Array, Batch, Columns, Theta, root_mean_square, weighted_mean
 from mixexperts._design import DesignMap, Rows
-from mixexperts._moments import Moments, power_above
+from mixexperts._moments import Moments
 from mixexperts.em.engine import Model
 from mixexperts.errors import DesignError
 
@@ -93,9 +93,7 @@ class Frame:
             return values if offset is None else values - offset[rows, None]
 
         def moments(values: Callable[[slice], Array]) -> Moments:
-            largest = np.max([np.abs(values(rows)).max(axis=0) for rows in blocks], axis=0)
-            unit = power_above(largest)
-            parts = [Moments.of(values(rows), weight[rows], unit) for rows in blocks]
+            parts = [Moments.of(values(rows), weight[rows]) for rows in blocks]
             return functools.reduce(Moments.merged, parts)
 
         return cls.from_moments(

@@ -14,6 +14,7 @@ from mixexperts.em.model import Model
 from mixexperts.estimators import _checks as checks
 from mixexperts.estimators._frame import Frame
 from mixexperts.kernels.numpy_ import e_step
+from mixexperts.sources.base import Source
 
 if TYPE_CHECKING:
     from mixexperts.predictive import Predictive
@@ -32,6 +33,11 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
     def _batch(self, X: Any, y: Any = None, offset: Any = None, sample_weight: Any = None) -> Batch:
         """New rows as the engine sees them."""
         check_is_fitted(self, "theta_")
+        if isinstance(X, Source):
+            raise TypeError(
+                f"X is a {type(X).__name__}; predictions take arrays: call this method for one "
+                "block of rows after the other"
+            )
         X, y, offset, sample_weight = map(checks.in_memory, (X, y, offset, sample_weight))
         X = self._reordered(X)
         checks.numeric_columns(X)

@@ -56,7 +56,8 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         units of log-likelihood: the gradient times the step. Where plain EM gains a share
         ``1 - r`` of what is left with each step, about ``tol / (2 (1 - r))`` is left.
     accelerate : bool, default=True
-        Anderson acceleration, guarded so that the log-likelihood never falls.
+        Anderson acceleration, and Newton steps at the end of a run, guarded so that the
+        log-likelihood never falls. False is plain EM, whose gain alone then judges convergence.
     backend : {"auto", "numba", "numpy", "cupy"}, default="auto"
         Kernels that do the work. ``"auto"`` takes the fused numba pass where there is one;
         ``"cupy"`` an NVIDIA GPU (``pip install "mixexperts[cupy]"``), which ``"auto"`` takes
@@ -64,8 +65,8 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
     chunk_rows : int or None, default=None
         Rows per chunk of data that are read and prepared anew in every pass, so that no copy of
         X is made. None prepares arrays once, and chooses for sources and ``numpy.memmap``,
-        which are always read in chunks. The result does not depend on it. (Labels for more than
-        20,000 rows of a source or a ``numpy.memmap`` are used on a sample of that many.)
+        which are always read in chunks. A converged fit does not depend on it. (Labels for more
+        than 20,000 rows of a source or a ``numpy.memmap`` are used on a sample of that many.)
     n_jobs : int or None, default=None
         Starts run in parallel, as in joblib.
     random_state : int, RandomState instance or None, default=None
@@ -116,9 +117,10 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         Effective rows of each expert.
     restarts_ : DataFrame
         One row per start: ``init``, ``log_likelihood``, ``objective``, ``status``, ``n_iter``,
-        ``min_share``, ``min_scale``, ``flag``, ``reached_best``. With many rows (20,000 and
-        more) all starts run on a sample first, and those that lead to its three best optima on
-        all rows; the others have status ``screened`` and no log-likelihood.
+        ``min_share``, ``min_scale``, ``flag``, ``reached_best``. With more than 20,000 rows all
+        starts run on a sample first, and those that lead to its three best optima on all rows,
+        as do parameters given in ``init``; the others have status ``screened``, no
+        log-likelihood, no passes, and the shares and scales that they had on the sample.
     n_parameters_ : int
         Number of free parameters.
     weight_sum_ : float

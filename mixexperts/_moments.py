@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mixexperts._batch import Array, weighted_mean
-
-
-def power_above(size: Array) -> Array:
-    """The powers of two next above sizes (d,); one for zero."""
-    power: Array = np.ldexp(1.0, np.frexp(np.where(size > 0.0, size, 1.0))[1])
-    return power
 
 
 @dataclass(frozen=True)
@@ -50,11 +44,11 @@ class Moments:
     def of(cls, values: Array, weight: Array, unit: Array | None = None) -> Moments:
         """Moments of values (n, d) with positive weights (n,).
 
-        Blocks that are to be merged need the same ``unit``; None takes one from these values.
+        ``unit`` None takes one from these values.
         """
         size = np.abs(values).max(axis=0, initial=0.0)
         if unit is None:
-            unit = power_above(size)
+            unit = np.ldexp(1.0, np.frexp(np.where(size > 0.0, size, 1.0))[1])
         values = values / unit
         mean = weighted_mean(values, weight)
         values -= mean
@@ -62,7 +56,10 @@ class Moments:
         return cls(len(values), float(weight.sum()), unit, mean, scatter, size)
 
     def merged(self, other: Moments) -> Moments:
-        """Moments of the rows of both."""
+        """Moments of the rows of both, in the larger of their units."""
+        unit = np.maximum(self.unit, other.unit)
+        if not (np.array_equal(unit, self.unit) and np.array_equal(unit, other.unit)):
+            return self._in(unit).merged(other._in(unit))
         weight = self.weight + other.weight
         step = other.unit_mean - self.unit_mean
         share = other.weight / weight
@@ -73,6 +70,15 @@ class Moments:
             self.unit_mean + step * share,
             self.unit_scatter + other.unit_scatter + np.outer(step, step) * (self.weight * share),
             np.maximum(self.size, other.size),
+        )
+
+    def _in(self, unit: Array) -> Moments:
+        factor = self.unit / unit  # powers of two: exact
+        return replace(
+            self,
+            unit=unit,
+            unit_mean=self.unit_mean * factor,
+            unit_scatter=self.unit_scatter * np.outer(factor, factor),
         )
 
     def take(self, columns: Array) -> Moments:

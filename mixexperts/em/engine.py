@@ -22,6 +22,8 @@ from mixexperts.errors import UnsupportedCombinationError
 
 _MAX_HALVINGS = 40
 _TIE = 1e-9
+# Share of EM's predicted gain that a Newton step must promise.
+_LEAST_PROMISE = 0.4
 
 __all__ = ["EMResult", "Executor", "Model", "em_pass", "first_best", "fit_em", "health", "part"]
 
@@ -120,6 +122,7 @@ def fit_em(
     accelerate: bool | Accelerator = True,
     newton: bool | Newton | None = None,
     sample: Batch | None = None,
+    alternative: Theta | None = None,
 ) -> EMResult:
     """Run EM from given parameters.
 
@@ -149,6 +152,8 @@ def fit_em(
     sample : Batch, optional
         Rows that stand for all, with weights to match: the observed information is then taken
         from them (the gradient never is).
+    alternative : Theta, optional
+        Other starting parameters: the run begins from the better of the two.
 
     Returns
     -------
@@ -181,7 +186,7 @@ def fit_em(
         run.newton.summation = run.over_all
         run.newton.sample = sample
         run.newton.compiled = backend != "numpy"
-    return run.loop(theta)
+    return run.loop(theta, alternative)
 
 
 def _quiet(em_pass: Pass, model: Model, theta: Theta, block: Batch) -> Stats:
@@ -259,8 +264,12 @@ class _Run:
         objective = stats["log_likelihood"] - self.model.penalty_value(theta)
         return _Point(theta, stats, float(objective))
 
-    def loop(self, theta: Theta) -> EMResult:
+    def loop(self, theta: Theta, alternative: Theta | None = None) -> EMResult:
         point = self.evaluate(_inside(self.model, theta))
+        if alternative is not None and not self.monitor.exhausted():
+            other = self.evaluate(_inside(self.model, alternative))
+            if other.ok and not (point.ok and point.objective >= other.objective):
+                point = other
         if not point.ok:
             return self.result(point, "diverged")
         while True:
@@ -286,13 +295,19 @@ class _Run:
     def newton_step(self, point: _Point, score: Array, gain: float) -> NewtonStep | None:
         """Newton's step, where it is time for one and there is one to trust."""
         n_iter, weight = self.monitor.n_iter, point.stats["weight"]
-        if self.newton is None or self.monitor.exhausted():
+        if self.newton is None:
+            return None
+        self.newton.note()
+        if self.monitor.exhausted():
             return None
         if not self.newton.due(n_iter, gain, self.monitor.tol, weight):
             return None
         step = self.newton.propose(point.theta, score, weight)
-        if step is None:
+        # The observed information is at most the complete one, so that a full Newton step promises
+        # at least half of what EM's does to first order. Less: directions were lost to rounding.
+        if step is None or step.gain < _LEAST_PROMISE * gain:
             self.newton.pause(n_iter)
+            return None
         return step
 
     def stop(self, point: _Point, there: Array) -> Status | None:
@@ -319,7 +334,9 @@ class _Run:
         if newton is not None and self.newton is not None:
             trial = self.evaluate(self.model.unpack(here + newton.step, point.theta))
             risen = trial.ok and trial.objective >= floor
-            gain = max(trial.objective - point.objective, 0.0) if risen else -np.inf
+            rise = trial.objective - point.objective if risen else -np.inf
+            # A rise within rounding is none: EM goes on from there.
+            gain = rise if rise > self.slack(point) else -np.inf
             self.newton.judge(newton, gain, self.monitor.n_iter)
             if risen:
                 return trial

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mixexperts._batch import Batch, Stats, tree_sum
 from mixexperts.em.streaming import Stream, StreamExecutor
@@ -13,6 +16,44 @@ from mixexperts.errors import UnsupportedCombinationError
 
 if TYPE_CHECKING:
     from mixexperts.em.device import DeviceExecutor
+
+
+class _OneBlasThread:
+    """Limits BLAS to one thread while somebody needs it.
+
+    The limit holds for the whole process: fits in several threads share it, the first sets it
+    and the last lifts it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._limit: Any = None
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            if not self._users:
+                self._limit = _thread_pools().limit(limits=1, user_api="blas")
+            self._users += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    self._limit.restore_original_limits()
+
+
+one_blas_thread = _OneBlasThread()
+
+
+@functools.cache
+def _thread_pools() -> Any:
+    """The thread pools of this process; finding them takes milliseconds, so it is done once."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 class SerialExecutor:

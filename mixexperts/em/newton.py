@@ -81,10 +81,15 @@ class Newton:
         self.next_try: float = _FIRST_TRY
         self.failures: float = 0
         self.radius = 0.0
+        self._noted: list[float] = [self.next_try, self.failures, self.radius, 0.0]
+
+    def note(self) -> None:
+        """Note the state before a point is looked at: a run resumed there looks at it again."""
+        self._noted = [self.next_try, self.failures, self.radius, self.tries]
 
     def state(self) -> list[float]:
-        """When the next step is due, how far it may go, and what it rests on, for a checkpoint."""
-        return [self.next_try, self.failures, self.radius, self.tries]
+        """The state last noted, for a checkpoint: when a step is due and how far it may go."""
+        return list(self._noted)
 
     def restore(self, state: list[float]) -> None:
         """Take a state over."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +12,7 @@ from mixexperts._batch import Batch, Theta
 from mixexperts.em.accelerate import Anderson
 from mixexperts.em.checkpoint import Checkpoint, Running
 from mixexperts.em.engine import EMResult, Executor, Model, first_best, fit_em
-from mixexperts.em.executors import executor_for, total_weight
+from mixexperts.em.executors import executor_for, one_blas_thread, total_weight
 from mixexperts.em.init import (
     initial_theta,
     keyed_rng,
@@ -36,6 +35,14 @@ class Start:
     kind: str
     index: int = 0
     theta: Theta | None = None
+    #: Optimum of a sample that the start leads to, where starts are screened on one.
+    polished: Theta | None = None
+
+    def is_given(self, n_experts: int) -> bool:
+        """Whether the user gave parameters of all experts: they are never lost to a sample."""
+        if self.theta is None:
+            return False
+        return len(next(iter(self.theta.expert.values()))) == n_experts
 
     def identity(self) -> tuple[object, ...]:
         """What tells this start from others, as text and numbers."""
@@ -88,7 +95,12 @@ def run_start(
     if _is_part(sample, blocks):
         newton.next_try = 0  # the start comes from an optimum of the sample
     running = checkpoint.running.get(index) if checkpoint else None
-    if running is None:
+    alternative = None
+    if running is None and start.polished is not None:
+        theta = start.polished
+        if start.theta is not None and start.is_given(settings.n_experts):
+            theta, alternative = start.theta, start.polished
+    elif running is None:
         scaled = model.rescaled(_share(sample, blocks))
         theta = start.parameters(scaled, sample, settings.n_experts, settings.seed)
     else:
@@ -111,6 +123,7 @@ def run_start(
             accelerate=accelerator if settings.accelerate else False,
             newton=newton if settings.accelerate else False,
             sample=sample if _is_part(sample, blocks) else None,
+            alternative=alternative,
         )
     finally:
         if executor is None:
@@ -192,7 +205,7 @@ def fit_restarts(
         try:
             if _is_part(sample, blocks):
                 going_on, dropped = _screen(
-                    model, blocks, sample, starts, settings, n_jobs, checkpoint
+                    model, blocks, sample, starts, settings, n_jobs, checkpoint, progress
                 )
                 done |= dropped
                 n_jobs = None  # few runs over many rows: the threads go inside them
@@ -233,7 +246,7 @@ def _run(
     # Blocks are too thin for the threads of BLAS to pay: waking them costs more than the product.
     executor = executor_for(settings.backend, blocks, settings.n_threads)
     try:
-        with _thread_pools().limit(limits=1, user_api="blas"):
+        with one_blas_thread():
             for i in todo:
                 yield (
                     i,
@@ -246,14 +259,6 @@ def _run(
         executor.close()
 
 
-@functools.cache
-def _thread_pools() -> Any:
-    """The thread pools of this process; finding them takes milliseconds, so it is done once."""
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
-
-
 def _screen(
     model: Model,
     blocks: Sequence[Batch] | Stream,
@@ -262,23 +267,30 @@ def _screen(
     settings: Settings,
     n_jobs: int | None,
     checkpoint: Checkpoint | None,
+    progress: _Progress,
 ) -> tuple[list[Start], dict[int, EMResult]]:
-    """Run all starts on the sample; those that go on, begun there, and what is left of others."""
+    """Run all starts on the sample; those that go on, with where they lead there, and the rest.
+
+    Parameters that the user gave go on in any case, and plain EM begins from them and no other.
+    """
     from joblib import Parallel, delayed
 
     model = model.rescaled(_share(sample, blocks))
     results = dict(checkpoint.sampled) if checkpoint else {}
-    todo = [i for i in range(len(starts)) if i not in results]
+    given = [i for i, start in enumerate(starts) if start.is_given(settings.n_experts)]
+    skipped = [] if settings.accelerate else given
+    todo = [i for i in range(len(starts)) if i not in results and i not in skipped]
     tasks = (delayed(_sampled)(i, model, sample, starts[i], settings) for i in todo)
     for i, result in Parallel(n_jobs=n_jobs, return_as="generator_unordered")(tasks):
         results[i] = result
+        progress.sampled(starts[i], i)
         if checkpoint:
             checkpoint.sampled[i] = result
     if checkpoint:
         checkpoint.write()
-    chosen = finalists(results, sample)
+    chosen = {*finalists({i: r for i, r in results.items() if i not in given}, sample), *given}
     going_on = [
-        replace(start, theta=results[i].theta) if results[i].sound else start
+        replace(start, polished=results[i].theta) if i in results and results[i].sound else start
         for i, start in enumerate(starts)
     ]
     return going_on, {i: screened(r) for i, r in results.items() if i not in chosen}
@@ -287,7 +299,7 @@ def _screen(
 def _sampled(
     index: int, model: Model, sample: Batch, start: Start, settings: Settings
 ) -> tuple[int, EMResult]:
-    with _thread_pools().limit(limits=1, user_api="blas"):
+    with one_blas_thread():
         theta = start.parameters(model, sample, settings.n_experts, settings.seed)
         # So few rows are done on the CPU before a GPU has them.
         backend = "auto" if settings.backend == "cupy" else settings.backend
@@ -305,7 +317,7 @@ def _share(sample: Batch, blocks: Sequence[Batch] | Stream) -> float:
 def _indexed(
     index: int, model: Model, blocks: Any, sample: Batch, start: Start, settings: Settings
 ) -> tuple[int, EMResult]:
-    with _thread_pools().limit(limits=1, user_api="blas"):
+    with one_blas_thread():
         return index, run_start(model, blocks, sample, start, settings)
 
 
@@ -355,6 +367,8 @@ class _Progress:
             return
         rank = result.rank
         if result.status == "screened":
+            if self.verbose > 1:
+                self.bar.write(f"  {start.kind:<10} on the sample only; not among the best there")
             self.bar.update()
             return
         if rank[0] == self.best[0] and abs(rank[1] - self.best[1]) < SAME_OPTIMUM:
@@ -373,6 +387,11 @@ class _Progress:
                 f"  {start.kind:<10} {value:14.4f}  {result.status} in {result.n_iter} passes"
             )
         self.bar.update()
+
+    def sampled(self, start: Start, index: int) -> None:
+        """Tell that a start has run on the sample."""
+        if self.bar is not None:
+            self.bar.set_postfix_str(f"on a sample: start {index + 1}, {start.kind}")
 
     def __exit__(self, *exception: object) -> None:
         if self.bar is not None:

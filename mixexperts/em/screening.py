@@ -45,16 +45,15 @@ def finalists(results: Mapping[int, EMResult], sample: Batch) -> list[int]:
     if not sound:
         return sorted(results)
     same = _SAME * float(sample.weight.sum()) / sample.n_units
-    chosen: list[int] = []
+    groups: list[list[int]] = []  # the best of each first
     for i in sorted(sound, key=lambda i: (-results[i].objective, i)):
-        apart = [abs(results[i].objective - results[j].objective) > same for j in chosen]
-        if all(apart) and len(chosen) < FINALISTS:
-            chosen.append(i)
+        near = [g for g in groups if results[g[0]].objective - results[i].objective <= same]
+        if near:
+            near[0].append(i)
+        elif len(groups) < FINALISTS:
+            groups.append([i])
     # of those that reached one optimum the first start goes on, whichever rounds up
-    return sorted(
-        min(j for j in sound if abs(results[j].objective - results[i].objective) <= same)
-        for i in chosen
-    )
+    return sorted(map(min, groups))
 
 
 def screened(result: EMResult) -> EMResult:

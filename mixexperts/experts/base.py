@@ -87,6 +87,10 @@ class Expert(ABC):
     def check_response(self, y: Array) -> None:
         """Raise ``InvalidResponseError`` if y lies outside the family's support."""
 
+    def check_rows(self, y: Array) -> None:
+        """The part of :meth:`check_response` that holds of any of the rows, for blocks of them."""
+        self.check_response(y)
+
     @abstractmethod
     def init_params(self, batch: Batch, resp: Array, rng: np.random.Generator) -> Params:
         """Parameters fitted to responsibilities ``resp`` (u, K), weights not included."""

@@ -55,7 +55,7 @@ class Binomial(GLM):
     fused_code: ClassVar[int | None] = 2
     response_columns: ClassVar[tuple[int, ...]] = (1, 2)
 
-    def check_response(self, y: Array) -> None:
+    def check_rows(self, y: Array) -> None:
         """Zeros and ones, or two columns of integers >= 0; the first row at fault is named."""
         if y.ndim not in (1, 2) or (y.ndim == 2 and y.shape[1] != 2):
             raise InvalidResponseError(
@@ -79,7 +79,10 @@ class Binomial(GLM):
                 f"of y; row {row} holds ({y[row, 0]:g}, {y[row, 1]:g}). The second column is the "
                 "failures, not the trials"
             )
-        if not y.any():
+
+    def check_response(self, y: Array) -> None:
+        self.check_rows(y)
+        if y.ndim == 2 and not y.any():
             raise InvalidResponseError(
                 "binomial experts need trials: successes and failures in y are 0 in all "
                 f"{len(y)} rows"

@@ -59,6 +59,8 @@ class Gaussian(Gate):
     gates over the same features, not a Gaussian gate with a softmax gate; the log densities
     of ``score_samples``, which are of y given x, do both.
 
+    There are no Newton steps for this gate: ``tol`` is on the gain of EM's next step alone.
+
     With equal covariances the mixing weights are those of a softmax gate that is linear in x.
 
     References

@@ -146,7 +146,6 @@ class Scan:
         self._digest = hashlib.sha256() if digest else None
         self._features: TreeSum[Moments] = TreeSum(Moments.merged)
         self._response: TreeSum[Moments] = TreeSum(Moments.merged)
-        self._units: tuple[Array | None, Array | None] = (None, None)
         self._lowest, self._highest = np.inf, -np.inf
         self._n_given = 0
 
@@ -208,11 +207,8 @@ class Scan:
             response = response - chunk.offset[:, None]
         self._lowest = min(self._lowest, float(response.min()))
         self._highest = max(self._highest, float(response.max()))
-        features = Moments.of(chunk.X, chunk.weight, self._units[0])
-        moments = Moments.of(response, chunk.weight, self._units[1])
-        self._units = features.unit, moments.unit
-        self._features.add(features)
-        self._response.add(moments)
+        self._features.add(Moments.of(chunk.X, chunk.weight))
+        self._response.add(Moments.of(response, chunk.weight))
         if self._digest is not None:
             for part in chunk:
                 if part is not None:

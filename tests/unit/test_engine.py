@@ -350,3 +350,52 @@ def test_repeated_measures_share_their_expert(rng):
     assert result.log_likelihood == pytest.approx(expected, rel=1e-12)
     assert (joint.argmax(axis=1) == label).mean() > 0.95
     assert result.mass.sum() == pytest.approx(u * m)
+
+
+# --- the end of a run ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_separated_gate_leaves_newton_to_em(seed):
+    """The information fades along a direction: steps that promise nothing must not be taken."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(4000, 3))
+    y = np.where(X[:, 0] > 0, 5 + X[:, 1], -5 + X[:, 2]) + 0.1 * rng.normal(size=4000)
+    design = np.column_stack([np.ones(4000), X])
+    batch = Batch(y, {"mean": design}, design, np.ones(4000))
+    theta = Theta(
+        {"coef": np.array([[0.0, -1.0, 0, 0], [0, 0, 0, 0]])},
+        {"coef": np.array([[-5.0, 0, 0, 1], [5, 0, 1, 0]]), "scale": np.array([1.0, 1.0])},
+    )
+    plain = fit_em(MODEL, batch, theta, accelerate=False)
+    result = fit_em(MODEL, batch, theta)
+    assert plain.separated
+    assert result.status == "converged"
+    assert result.n_iter < 200
+    assert result.log_likelihood == pytest.approx(plain.log_likelihood, abs=1e-5)
+
+
+def test_the_better_of_two_starts_is_taken(batch):
+    good = fit_em(MODEL, batch, start())
+    for pair in ((start(), good.theta), (good.theta, start())):
+        result = fit_em(MODEL, batch, pair[0], alternative=pair[1])
+        assert result.history[0] == pytest.approx(good.objective, abs=1e-9)
+
+
+def test_fits_in_threads_give_back_the_threads_of_blas():
+    from threadpoolctl import ThreadpoolController
+
+    from mixexperts.em.executors import one_blas_thread
+
+    def threads():
+        pools = ThreadpoolController().info()
+        return [pool["num_threads"] for pool in pools if pool["user_api"] == "blas"]
+
+    before = threads()
+    first, second = one_blas_thread(), one_blas_thread()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert threads() == [1] * len(before)
+    second.__exit__(None, None, None)
+    assert threads() == before

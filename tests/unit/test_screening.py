@@ -1,11 +1,13 @@
 """Many starts on many rows: all on a sample, the best few on all rows."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
 import mixexperts as mx
-from mixexperts.em import restarts
+from mixexperts.em import restarts, screening
 from mixexperts.estimators import _data
 
 
@@ -96,3 +98,66 @@ def test_the_summary_tells_of_the_others(data):
     assert "more starts ran on a sample of the rows" in str(res.summary())
     frame = mx.plots.restarts_frame(res)
     assert frame["log_likelihood"].notna().all()
+
+
+def test_a_warm_start_is_not_lost_to_the_sample(data):
+    """The sample's optimum may be worse on all rows than the parameters that were given."""
+    X, y = data
+    est = fit(X, y, init="random", n_init=1, warm_start=True)
+    for _ in range(2):
+        before = est.log_likelihood_
+        est.fit(X, y)
+        assert est.log_likelihood_ >= before - 1e-8
+        assert est.history_[0] >= before - 1e-8
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_plain_em_begins_where_it_is_told(data):
+    X, y = data
+    rows = np.random.default_rng(0)
+    init = {"intercept": rows.normal(size=3), "coef": rows.normal(size=(3, 2)), "scale": np.ones(3)}
+    few = fit(X, y, init=init, accelerate=False, max_iter=3, tol=0.0)
+    more = fit(X, y, init=init, accelerate=False, max_iter=6, tol=0.0)
+    assert_allclose(more.history_[:3], few.history_, rtol=1e-12)
+    given = mx.MoERegressor(3, init=few, accelerate=False, max_iter=1, tol=0.0).fit(X, y)
+    assert given.history_[0] == pytest.approx(few.history_[-1], abs=1e-8)
+
+
+def test_finalists_are_distinct_and_hold_the_best():
+    """Near is not transitive: -0.08 is near 0 and near -0.16."""
+
+    def results(*objectives):
+        return {
+            i: SimpleNamespace(objective=value, sound=True) for i, value in enumerate(objectives)
+        }
+
+    sample = SimpleNamespace(weight=np.ones(4), n_units=4)  # distances count in full
+    assert screening.finalists(results(-0.08, 0.0, -0.16), sample) == [0, 2]
+    assert screening.finalists(results(-5.0, -3.0, -3.01, -4.0, -9.0), sample) == [0, 1, 3]
+    assert screening.finalists(results(-5.0, -5.05, -5.01), sample) == [0]
+
+
+def test_a_fit_resumes_at_every_point_with_the_same_digits(data, tmp_path, monkeypatch):
+    """Newton's steps on the sample and on all rows included."""
+    X, y = data
+    options = {"n_init": 1, "init": "kmeans", "tol": 1e-10}
+    whole = fit(X, y, **options)
+    for stop in range(1, len(whole.history_) + 1):
+        path = tmp_path / f"{stop}.ckpt"
+        record, seen = restarts._Reporter.__call__, []
+
+        def interrupted(self, *args, record=record, seen=seen, stop=stop):
+            record(self, *args)
+            seen.append(1)
+            if len(seen) == stop:
+                raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(restarts._Reporter, "__call__", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                fit(X, y, checkpoint=path, **options)
+        resumed = fit(X, y, checkpoint=path, **options)
+        assert resumed.log_likelihood_ == whole.log_likelihood_
+        assert resumed.n_iter_ == whole.n_iter_
+        assert_allclose(resumed.coef_, whole.coef_, rtol=0, atol=0)
+        assert_allclose(resumed.history_, whole.history_, rtol=0, atol=0)

@@ -433,3 +433,37 @@ def test_a_refused_response_is_named_by_its_row(data, monkeypatch):
     y[5] = -1.0  # of weight zero
     with pytest.raises(InvalidResponseError, match=r"y in row 173 of the source: .* got -3"):
         fit(ArraySource(X, y, weight), chunk_rows=64)
+
+
+def test_blocks_without_trials_are_no_fault():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(900, 1))
+    trials = np.where(np.arange(900) < 400, 0, 5)
+    hits = rng.binomial(trials, 0.4)
+    Y = np.column_stack([hits, trials - hits]).astype(float)
+    options = {"n_experts": 1, "expert": "binomial"}
+    whole = mx.MoERegressor(**options).fit(X, Y)
+    chunks = mx.MoERegressor(**options, chunk_rows=100).fit(X, Y)
+    assert chunks.log_likelihood_ == pytest.approx(whole.log_likelihood_, rel=1e-12)
+    with pytest.raises(ValueError, match="need trials"):
+        mx.MoERegressor(**options, chunk_rows=100).fit(X, np.zeros((900, 2)))
+    Y[500, 0] = -1.0
+    with pytest.raises(ValueError, match="row 500 of the source"):
+        mx.MoERegressor(**options, chunk_rows=100).fit(mx.sources.ArraySource(X, Y))
+
+
+def test_a_column_may_grow_beyond_the_first_chunk():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(900, 2))
+    X[:, 1] *= np.where(np.arange(900) < 300, 0.0, 1e180)
+    y = X[:, 0] + rng.normal(size=900)
+    whole = mx.MoERegressor(1).fit(X, y)
+    chunks = mx.MoERegressor(1, chunk_rows=100).fit(X, y)
+    assert chunks.log_likelihood_ == pytest.approx(whole.log_likelihood_, rel=1e-10)
+
+
+def test_predictions_of_a_source_are_refused_with_advice():
+    X, y = np.arange(20.0)[:, None], np.sin(np.arange(20.0))
+    est = mx.MoERegressor(1).fit(X, y)
+    with pytest.raises(TypeError, match="one block of rows after the other"):
+        est.predict(mx.sources.ArraySource(X, y))
