@@ -146,6 +146,7 @@ def plot_restarts(model: Any, *, ax: Axes | None = None) -> Axes:
     """
     frame = restarts_frame(model)
     best = float(fitted(model).log_likelihood_)
+    screened = len(fitted(model).restarts_) - len(frame)
     kinds = list(dict.fromkeys(frame.sort_values("start")["init"]))
     with page(ax) as ax:
         ax.axhline(best, color="0.6", linewidth=0.6, zorder=1.0)
@@ -174,7 +175,8 @@ def plot_restarts(model: Any, *, ax: Axes | None = None) -> Axes:
         ax.text(
             0.02,
             0.03,
-            f"best reached by {int(frame['reached_best'].sum())} of {len(frame)}",
+            f"best reached by {int(frame['reached_best'].sum())} of {len(frame)}"
+            + (f"; {screened} more ran on a sample only" if screened else ""),
             transform=ax.transAxes,
         )
         ax.set_xlabel("start, highest first")

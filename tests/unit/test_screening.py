@@ -98,6 +98,10 @@ def test_the_summary_tells_of_the_others(data):
     assert "more starts ran on a sample of the rows" in str(res.summary())
     frame = mx.plots.restarts_frame(res)
     assert frame["log_likelihood"].notna().all()
+    screened = int((res.restarts["status"] == "screened").sum())
+    assert len(frame) == 8 - screened
+    ax = mx.plots.plot_restarts(res)
+    assert f"; {screened} more ran on a sample only" in " ".join(t.get_text() for t in ax.texts)
 
 
 def test_a_warm_start_is_not_lost_to_the_sample(data):
