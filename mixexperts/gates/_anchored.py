@@ -1,0 +1,307 @@
+"""Softmax gates with an activation, an estimated temperature or columns of each expert's own.
+
+Such a gate depends on which expert is the reference: parameters carry it along, and permuting
+the experts moves it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from mixexperts._batch import Array, Batch, Params, Stats, dense
+from mixexperts._design import DesignMap
+from mixexperts.gates._activations import SLOPE_AT_ZERO, activate, transformed
+from mixexperts.gates._predictors import PredictorGate, softmax_derivatives
+from mixexperts.kernels import numpy_ as kernels
+from mixexperts.penalties.base import Ridge
+
+#: Bounds of an estimated temperature.
+COLDEST, HOTTEST = 1e-3, 1e3
+_LOG_BOUNDS = math.log(COLDEST), math.log(HOTTEST)
+#: Role of the reference among the logits.
+REFERENCE = -1
+
+
+@dataclass(frozen=True)
+class AnchoredGate(PredictorGate):
+    """``g_k(x) = softmax_k((phi(a_k @ x) + b_k) / tau)``, zero for the reference.
+
+    Parameters are ``coef`` (K, q), the intercepts b first; ``role`` (K,), the entry of
+    ``features`` that an expert uses, -1 for the reference; and ``log_temperature`` (K,), all
+    the same.
+    """
+
+    activation: str = "identity"
+    temperature: float | Literal["estimate"] = 1.0
+    transform: str | None = None
+    features: tuple[tuple[int, ...] | None, ...] | None = None
+    fit_intercept: bool = True
+
+    @property
+    def _estimated(self) -> bool:
+        return self.temperature == "estimate"
+
+    @property
+    def _curved(self) -> bool:
+        return self.activation != "identity"
+
+    @property
+    def _lead(self) -> int:
+        """Columns of ones before the design's own: an estimated temperature needs one."""
+        return int(self._estimated and not self.fit_intercept)
+
+    def columns(self, batch: Batch) -> Array:
+        design = mapped(dense(batch.Z), self.transform, self.fit_intercept)
+        if not self._lead:
+            return design
+        return np.hstack([np.ones((len(design), 1), design.dtype), design])
+
+    def _mask(self, params: Params) -> Array:
+        """Coefficients that are free, (K, q) bool."""
+        role, coef = params["role"], params["coef"]
+        mask = np.ones(coef.shape, dtype=bool)
+        if self.features is not None:
+            shift = int(self.fit_intercept)
+            for k, own in enumerate(role):
+                taken = None if own == REFERENCE else self.features[int(own)]
+                if taken is not None:
+                    mask[k, shift:] = False
+                    mask[k, [shift + j for j in taken]] = True
+        mask[role == REFERENCE] = False
+        return mask
+
+    def _stacked(self, coef: Array, last: float | bool) -> Array:
+        """Rows of the predictors: arguments of phi, intercepts, and the temperature's."""
+        if not self._curved:
+            return coef
+        lead, shift = self._lead, int(self.fit_intercept)
+        n_experts = len(coef)
+        rows = np.zeros((n_experts + shift * n_experts + self._estimated, coef.shape[1] + lead),
+                        coef.dtype)  # fmt: skip
+        rows[:n_experts, lead + shift :] = coef[:, shift:]
+        if shift:
+            rows[n_experts : 2 * n_experts, 0] = coef[:, 0]
+        if self._estimated:
+            rows[-1, 0] = last
+        return rows
+
+    def predictors(self, params: Params) -> Array:
+        log_temperature = params["log_temperature"][0] if self._estimated else 0.0
+        return self._stacked(params["coef"], float(log_temperature))
+
+    def free(self, params: Params) -> Array:
+        return self._stacked(self._mask(params), len(params["role"]) > 1).astype(bool)
+
+    def with_predictors(self, like: Params, coef: Array) -> Params:
+        n_experts = len(like["role"])
+        own = coef
+        if self._curved:
+            own = np.array(coef[:n_experts, self._lead :])
+            if self.fit_intercept:
+                own[:, 0] = coef[n_experts : 2 * n_experts, 0]
+        params = {"coef": own, "role": like["role"]}
+        if self._estimated:
+            log_temperature = np.clip(coef[-1, 0], *_LOG_BOUNDS)
+            params["log_temperature"] = np.full(n_experts, log_temperature)
+        return params
+
+    def _scores(self, params: Params, eta: Array) -> tuple[Array, Array, Array, float]:
+        """Scores (u, K), first two derivatives of phi, and the temperature."""
+        n_experts = len(params["role"])
+        value, slope, bend = activate(self.activation, eta[:, :n_experts])
+        if self._curved and self.fit_intercept:
+            value = value + eta[:, n_experts : 2 * n_experts]
+        # Rows of the last predictor are all its coefficient.
+        temperature = self._temperature(params)
+        return value / temperature, slope, bend, temperature
+
+    def _temperature(self, params: Params) -> float:
+        if self._estimated:
+            return math.exp(float(params["log_temperature"][0]))
+        return float(self.temperature)
+
+    def log_weights(self, params: Params, eta: Array) -> Array:
+        return kernels.log_softmax(self._scores(params, eta)[0])
+
+    def derivatives(self, params: Params, eta: Array, weight: Array) -> tuple[Array, Array, Array]:
+        score, slope, bend, temperature = self._scores(params, eta)
+        n_experts, size = score.shape[1], eta.shape[1]
+        k = np.arange(n_experts)
+        jacobian = np.zeros((len(eta), n_experts, size), eta.dtype)
+        jacobian[:, k, k] = slope / temperature
+        shifted = self._curved and self.fit_intercept
+        if shifted:
+            jacobian[:, k, n_experts + k] = 1.0 / temperature
+        if self._estimated:
+            jacobian[:, :, -1] = -score
+        gradient, fisher, excess, _ = softmax_derivatives(score, jacobian, weight)
+        curvature = fisher.copy()
+        curvature[:, k, k] -= excess * bend / temperature
+        if self._estimated:
+            cross = excess * slope / temperature
+            curvature[:, k, -1] += cross
+            curvature[:, -1, k] += cross
+            if shifted:
+                curvature[:, n_experts + k, -1] += excess / temperature
+                curvature[:, -1, n_experts + k] += excess / temperature
+            curvature[:, -1, -1] -= (excess * score).sum(axis=1)
+        return gradient, curvature, fisher
+
+    def held(self, params: Params, gradient: Array) -> Array:
+        held = np.zeros(gradient.shape, dtype=bool)
+        if self._estimated and len(held):
+            at = float(params["log_temperature"][0])
+            held[-1] = (at <= _LOG_BOUNDS[0] and gradient[-1] < 0) or (
+                at >= _LOG_BOUNDS[1] and gradient[-1] > 0
+            )
+        return held
+
+    def penalized(self, n_columns: int) -> Array:
+        mask = np.ones(n_columns, dtype=bool)
+        mask[: int(self.fit_intercept) + self._lead] = False
+        return mask
+
+    def start(self, batch: Batch, resp: Array) -> Params:
+        """The linear gate near these responsibilities, with the activation's slope at zero."""
+        n_experts = resp.shape[1]
+        role = np.append(np.arange(n_experts - 1), REFERENCE)
+        design = self.columns(batch)[:, self._lead :]
+        coef = linear_coef(design, resp * batch.weight[:, None], batch.weight)
+        temperature = 1.0 if self._estimated else float(self.temperature)
+        coef = coef * temperature
+        coef[:, int(self.fit_intercept) :] /= SLOPE_AT_ZERO[self.activation]
+        params: dict[str, Array] = {"coef": coef, "role": role}
+        params["coef"] = np.where(self._mask(params), coef, 0.0)
+        if self._estimated:
+            params["log_temperature"] = np.zeros(n_experts)
+        return params
+
+    def separation(self, params: Params, stats: Stats) -> bool:
+        if self._estimated and len(params["role"]) > 1:
+            at = params["log_temperature"][0]
+            if not _LOG_BOUNDS[0] < at < _LOG_BOUNDS[1]:
+                return True
+        return super().separation(params, stats)
+
+    # --- the user's scale --------------------------------------------------------------------
+
+    @property
+    def shared_raw(self) -> frozenset[str]:  # type: ignore[override]
+        """Parameters without an axis of experts, and the roles, which tell no expert apart."""
+        return frozenset({"gate_temperature", "gate_role"})
+
+    def raw(self, params: Params, design: DesignMap) -> dict[str, Array]:
+        intercept, coef = to_raw(params["coef"], design, self.transform)
+        role = params["role"].astype(float)
+        raw = {"gate_intercept": intercept, "gate_coef": coef, "gate_role": role}
+        if self._estimated:
+            raw["gate_temperature"] = np.array(self._temperature(params))
+        return raw
+
+    def engine(self, raw: Mapping[str, Array], design: DesignMap) -> Params:
+        role = np.asarray(raw["gate_role"])
+        n_experts = len(role)
+        if sorted(role.tolist()) != [REFERENCE, *range(n_experts - 1)]:
+            raise ValueError(
+                "init['gate_role'] must hold -1 for the reference and 0, 1, ... for the others, "
+                f"got {role}"
+            )
+        coef = to_engine(raw["gate_intercept"], raw["gate_coef"], design, self.transform)
+        params: dict[str, Array] = {"coef": coef, "role": role.astype(np.int64)}
+        mask = self._mask(params)
+        shift = int(self.fit_intercept)
+        loose = (np.asarray(raw["gate_coef"]) != 0.0) & ~mask[:, shift:]
+        reference = role == REFERENCE
+        if loose.any() or (shift and np.asarray(raw["gate_intercept"])[reference].any()):
+            raise ValueError(
+                "init['gate_coef'] and init['gate_intercept'] must be zero for the reference and "
+                "where an expert does not use a feature"
+            )
+        params["coef"] = np.where(mask, coef, 0.0)
+        if self._estimated:
+            temperature = float(raw["gate_temperature"])
+            if not COLDEST <= temperature <= HOTTEST:
+                raise ValueError(
+                    f"init['gate_temperature'] must lie in [{COLDEST:g}, {HOTTEST:g}], got "
+                    f"{temperature:g}"
+                )
+            params["log_temperature"] = np.full(n_experts, math.log(temperature))
+        return params
+
+    def neutral_raw(self, n_experts: int, design: DesignMap) -> dict[str, Array]:
+        neutral = super().neutral_raw(n_experts, design)
+        neutral["gate_role"] = np.append(np.arange(n_experts - 1.0), float(REFERENCE))
+        if self._estimated:
+            neutral["gate_temperature"] = np.array(1.0)
+        return neutral
+
+    def own_rows(self, raw: Mapping[str, Array], design: DesignMap) -> dict[str, Array]:
+        rows = super().own_rows(raw, design)
+        if self._estimated:
+            temperature = float(raw["gate_temperature"])
+            rows["temperature"] = np.full(len(raw["gate_role"]), temperature)
+        return rows
+
+    def bound_rows(
+        self, raw: Mapping[str, Array], design: DesignMap, terms: tuple[str, ...]
+    ) -> set[tuple[int, str]]:
+        role = raw["gate_role"]
+        shift = int(self.fit_intercept)
+        bare = {"role": role, "coef": np.zeros((len(role), shift + len(design.powers)))}
+        mask = self._mask(bare)
+        # Rows of the table: the intercept, the temperature, the coefficients.
+        entries = np.zeros((len(role), len(terms)), dtype=bool)
+        entries[:, :shift] = mask[:, :shift]
+        entries[0, shift : shift + self._estimated] = len(role) > 1
+        entries[:, shift + self._estimated :] = mask[:, shift:]
+        return {(int(k) + 1, terms[j]) for k, j in zip(*np.nonzero(~entries), strict=True)}
+
+
+def mapped(design: Array, transform: str | None, intercept: bool) -> Array:
+    """The design with a function of each standardised column in its place."""
+    if transform is None:
+        return design
+    changed = transformed(transform, design)
+    if intercept:
+        changed[:, 0] = design[:, 0]
+    return changed
+
+
+def to_raw(coef: Array, design: DesignMap, transform: str | None) -> tuple[Array, Array]:
+    """Intercepts (K,) and coefficients (K, q') on the user's scale."""
+    if transform is None:
+        return design.raw_coefficients(coef)
+    if not design.intercept:
+        return np.zeros(len(coef)), coef
+    return coef[:, 0], coef[:, 1:]
+
+
+def to_engine(
+    intercept: Array, coef: Array, design: DesignMap, transform: str | None
+) -> Array:
+    """Inverse of :func:`to_raw`."""
+    if transform is None:
+        return design.engine_coefficients(intercept, coef)
+    return np.column_stack([intercept, coef]) if design.intercept else np.array(coef)
+
+
+def linear_coef(design: Array, weight: Array, total: Array) -> Array:
+    """Coefficients (K, q) of a linear softmax gate near responsibilities: damped Newton steps."""
+    n_experts, q = weight.shape[1], design.shape[1]
+    coef = np.zeros((n_experts, q))
+    free = (n_experts - 1) * q
+    damping = Ridge(0.01).scaled(float(total.sum()))
+    for _ in range(4 if free else 0):
+        prob = np.exp(kernels.log_softmax(design @ coef.T))
+        gradient, blocks = kernels.softmax_stats(design, prob, weight, total)
+        square = blocks.transpose(0, 2, 1, 3).reshape(free, free)
+        step = damping.minimize_quadratic(
+            square, gradient.ravel(), coef[:-1].ravel(), np.ones(free, dtype=bool)
+        )
+        coef[:-1] += step.reshape(n_experts - 1, q)
+    return coef
