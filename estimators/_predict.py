@@ -13,6 +13,7 @@ from mixexperts._batch import Array, Batch, Theta
 from mixexperts.em.model import Model
 from mixexperts.estimators import _checks as checks
 from mixexperts.estimators._frame import Frame
+from mixexperts.estimators._sparse import sparse_weights
 from mixexperts.kernels.numpy_ import e_step
 from mixexperts.sources.base import Source
 
@@ -94,6 +95,28 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         batch = self._gate_batch(X)
         proba: Array = np.exp(self.model_.gate.log_prob(self.theta_.gate, batch))
         return proba
+
+    def active_experts(self, X: Any, *, top_k: int | None = None, top_p: float | None = None) -> float:
+        """Mean number of experts with positive weight over the rows of X.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n, n_features)
+            A DataFrame's columns are matched by name.
+        top_k, top_p : int and float, optional
+            As in ``predict``.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument cannot be used; the message names it.
+        """
+        weights = sparse_weights(self.gate_proba(X), top_k, top_p)
+        return float(np.count_nonzero(weights, axis=1).mean())
 
     def transform(self, X: Any) -> Array:
         """Mixing weights given x, as features for a later step; the same as ``gate_proba``.

@@ -16,7 +16,7 @@ import numpy as np
 from mixexperts._batch import Array, Batch, Params, Stats, dense
 from mixexperts._design import DesignMap
 from mixexperts.gates._activations import SLOPE_AT_ZERO, activate, transformed
-from mixexperts.gates._predictors import PredictorGate, softmax_derivatives
+from mixexperts.gates._predictors import NO_MAXIMUM, PredictorGate, softmax_derivatives
 from mixexperts.kernels import numpy_ as kernels
 from mixexperts.penalties.base import Ridge
 
@@ -31,9 +31,10 @@ REFERENCE = -1
 class AnchoredGate(PredictorGate):
     """``g_k(x) = softmax_k((phi(a_k @ x) + b_k) / tau)``, zero for the reference.
 
-    Parameters are ``coef`` (K, q), the intercepts b first; ``role`` (K,), the entry of
-    ``features`` that an expert uses, -1 for the reference; and ``log_temperature`` (K,), all
-    the same.
+    Parameters are ``coef`` (K, q), the intercepts b first, both divided by tau; ``role`` (K,), the
+    entry of ``features`` that an expert uses, -1 for the reference; and ``log_temperature`` (K,),
+    all the same. With a / tau held, a temperature bends the logits and does not scale them: where
+    the data want straight ones it is the only coefficient without a maximum.
     """
 
     activation: str = "identity"
@@ -41,6 +42,8 @@ class AnchoredGate(PredictorGate):
     transform: str | None = None
     features: tuple[tuple[int, ...] | None, ...] | None = None
     fit_intercept: bool = True
+
+    separation_reason = NO_MAXIMUM
 
     @property
     def _estimated(self) -> bool:
@@ -111,14 +114,14 @@ class AnchoredGate(PredictorGate):
         return params
 
     def _scores(self, params: Params, eta: Array) -> tuple[Array, Array, Array, float]:
-        """Scores (u, K), first two derivatives of phi, and the temperature."""
+        """Scores (u, K), first two derivatives of phi at its argument, and the temperature."""
         n_experts = len(params["role"])
-        value, slope, bend = activate(self.activation, eta[:, :n_experts])
+        temperature = self._temperature(params) if self._curved else 1.0
+        value, slope, bend = activate(self.activation, temperature * eta[:, :n_experts])
+        score = value / temperature
         if self._curved and self.fit_intercept:
-            value = value + eta[:, n_experts : 2 * n_experts]
-        # Rows of the last predictor are all its coefficient.
-        temperature = self._temperature(params)
-        return value / temperature, slope, bend, temperature
+            score = score + eta[:, n_experts : 2 * n_experts]
+        return score, slope, bend, temperature
 
     def _temperature(self, params: Params) -> float:
         if self._estimated:
@@ -133,33 +136,27 @@ class AnchoredGate(PredictorGate):
         n_experts, size = score.shape[1], eta.shape[1]
         k = np.arange(n_experts)
         jacobian = np.zeros((len(eta), n_experts, size), eta.dtype)
-        jacobian[:, k, k] = slope / temperature
+        jacobian[:, k, k] = slope
         shifted = self._curved and self.fit_intercept
         if shifted:
-            jacobian[:, k, n_experts + k] = 1.0 / temperature
+            jacobian[:, k, n_experts + k] = 1.0
+        u = eta[:, :n_experts]
+        bare = score - eta[:, n_experts : 2 * n_experts] if shifted else score
         if self._estimated:
-            jacobian[:, :, -1] = -score
+            jacobian[:, :, -1] = slope * u - bare
         gradient, fisher, excess, _ = softmax_derivatives(score, jacobian, weight)
         curvature = fisher.copy()
-        curvature[:, k, k] -= excess * bend / temperature
+        curvature[:, k, k] -= excess * temperature * bend
         if self._estimated:
-            cross = excess * slope / temperature
-            curvature[:, k, -1] += cross
-            curvature[:, -1, k] += cross
-            if shifted:
-                curvature[:, n_experts + k, -1] += excess / temperature
-                curvature[:, -1, n_experts + k] += excess / temperature
-            curvature[:, -1, -1] -= (excess * score).sum(axis=1)
+            cross = excess * temperature * bend * u
+            curvature[:, k, -1] -= cross
+            curvature[:, -1, k] -= cross
+            twice = temperature * bend * u * u - slope * u + bare
+            curvature[:, -1, -1] -= (excess * twice).sum(axis=1)
         return gradient, curvature, fisher
 
-    def held(self, params: Params, gradient: Array) -> Array:
-        held = np.zeros(gradient.shape, dtype=bool)
-        if self._estimated and len(held):
-            at = float(params["log_temperature"][0])
-            held[-1] = (at <= _LOG_BOUNDS[0] and gradient[-1] < 0) or (
-                at >= _LOG_BOUNDS[1] and gradient[-1] > 0
-            )
-        return held
+    def last_bounds(self, params: Params) -> tuple[float, float] | None:
+        return _LOG_BOUNDS if self._estimated and len(params["role"]) > 1 else None
 
     def penalized(self, n_columns: int) -> Array:
         mask = np.ones(n_columns, dtype=bool)
@@ -172,8 +169,6 @@ class AnchoredGate(PredictorGate):
         role = np.append(np.arange(n_experts - 1), REFERENCE)
         design = self.columns(batch)[:, self._lead :]
         coef = linear_coef(design, resp * batch.weight[:, None], batch.weight)
-        temperature = 1.0 if self._estimated else float(self.temperature)
-        coef = coef * temperature
         coef[:, int(self.fit_intercept) :] /= SLOPE_AT_ZERO[self.activation]
         params: dict[str, Array] = {"coef": coef, "role": role}
         params["coef"] = np.where(self._mask(params), coef, 0.0)
@@ -196,7 +191,8 @@ class AnchoredGate(PredictorGate):
         return frozenset({"gate_temperature", "gate_role"})
 
     def raw(self, params: Params, design: DesignMap) -> dict[str, Array]:
-        intercept, coef = to_raw(params["coef"], design, self.transform)
+        coef = self._temperature(params) * params["coef"]
+        intercept, coef = to_raw(coef, design, self.transform)
         role = params["role"].astype(float)
         raw = {"gate_intercept": intercept, "gate_coef": coef, "gate_role": role}
         if self._estimated:
@@ -231,6 +227,7 @@ class AnchoredGate(PredictorGate):
                     f"{temperature:g}"
                 )
             params["log_temperature"] = np.full(n_experts, math.log(temperature))
+        params["coef"] = params["coef"] / self._temperature(params)
         return params
 
     def neutral_raw(self, n_experts: int, design: DesignMap) -> dict[str, Array]:
@@ -239,6 +236,9 @@ class AnchoredGate(PredictorGate):
         if self._estimated:
             neutral["gate_temperature"] = np.array(1.0)
         return neutral
+
+    def reference(self, raw: Mapping[str, Array]) -> int | None:
+        return int(np.flatnonzero(raw["gate_role"] == REFERENCE)[0]) + 1
 
     def own_rows(self, raw: Mapping[str, Array], design: DesignMap) -> dict[str, Array]:
         rows = super().own_rows(raw, design)

@@ -127,6 +127,9 @@ class LinearGate(Gate):
     ) -> set[tuple[int, str]]:
         return reference_rows(raw, terms)
 
+    def reference(self, raw: Mapping[str, Array]) -> int | None:
+        return len(raw["gate_intercept"])
+
 
 def reference_rows(raw: Mapping[str, Array], terms: tuple[str, ...]) -> set[tuple[int, str]]:
     """Entries of a table that belong to the last expert, the reference."""

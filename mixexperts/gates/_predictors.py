@@ -20,6 +20,11 @@ _LONGEST = 3.0
 # Information per direction of the standardised design, in effective rows, below which a
 # direction is not identified.
 _SEPARATION = 1e-3
+#: What a lack of information means where the gate is more than a plane between experts.
+NO_MAXIMUM = (
+    "the data do not hold some coefficients of the gate: it separates experts perfectly, or is as "
+    "good as a simpler gate that these coefficients approach at infinity"
+)
 _START_STEPS = 8
 _START_HALVINGS = 8
 
@@ -76,9 +81,9 @@ class PredictorGate(Gate):
         """What a sum over rows takes off the log-likelihood; :meth:`derivatives` know of it."""
         return 0.0
 
-    def held(self, params: Params, gradient: Array) -> Array:
-        """Which free coefficients stand at a bound that the gradient pushes against, (P,) bool."""
-        return np.zeros(gradient.shape, dtype=bool)
+    def last_bounds(self, params: Params) -> tuple[float, float] | None:
+        """Bounds of the last free coefficient, where it has some."""
+        return None
 
     # --- what follows ------------------------------------------------------------------------
 
@@ -166,20 +171,27 @@ class PredictorGate(Gate):
         if not gradient.size or not np.isfinite(gradient).all():
             return params
         free = self.free(params)
-        going = ~self.held(params, gradient)
-        both = np.ix_(going, going)
-        matrix = _ascending(stats["curvature"][both], stats["information"][both])
+        matrix = _ascending(stats["curvature"], stats["information"])
         coef = self.predictors(params)
+        here = coef[free]
         penalized = np.broadcast_to(self.penalized(free.shape[1]), free.shape)[free]
-        step = np.zeros(gradient.shape)
-        step[going] = penalty.minimize_quadratic(
-            matrix, gradient[going], coef[free][going], penalized[going]
-        )
+        step = penalty.minimize_quadratic(matrix, gradient, here, penalized)
+        bounds = self.last_bounds(params)
+        if bounds is not None and not bounds[0] <= here[-1] + step[-1] <= bounds[1]:
+            # The quadratic's maximum within the bounds has the last coefficient at its bound.
+            last = np.clip(here[-1] + step[-1], *bounds) - here[-1]
+            rest = gradient[:-1] - matrix[:-1, -1] * last
+            others = penalty.minimize_quadratic(
+                matrix[:-1, :-1], rest, here[:-1], penalized[:-1]
+            )
+            step = np.append(others, last)
         moved = np.zeros(coef.shape)
         moved[free] = step
-        longest = np.sqrt((moved**2).sum(axis=1)).max()
-        if longest > _LONGEST:
-            moved *= _LONGEST / longest
+        # Coefficients without a finite maximum may grow by a share of what they are.
+        reach = _LONGEST + 0.5 * np.sqrt((coef**2).sum(axis=1))
+        excess = (np.sqrt((moved**2).sum(axis=1)) / reach).max()
+        if excess > 1.0:
+            moved /= excess
         return self.with_predictors(params, coef + moved)
 
     def pack(self, params: Params) -> Array:
@@ -210,7 +222,7 @@ class PredictorGate(Gate):
 
     def separation(self, params: Params, stats: Stats) -> bool:
         information = stats["information"]
-        if information.size == 0:
+        if information.size == 0 or not self.identified:
             return False
         return bool(np.linalg.eigvalsh(information)[0] < _SEPARATION)
 

@@ -41,6 +41,12 @@ class Gate(ABC):
     #: Whether different parameters give different weights, up to the order of the experts.
     identified: ClassVar[bool] = True
 
+    #: What :meth:`separation` means.
+    separation_reason: ClassVar[str] = (
+        "the gate separates some experts perfectly, so that some of its coefficients have no "
+        "finite maximum"
+    )
+
     #: Whether the gate needs features to be anything else than constant.
     needs_features: ClassVar[bool] = False
 
@@ -166,8 +172,16 @@ class Gate(ABC):
     def bound_rows(
         self, raw: Mapping[str, Array], design: DesignMap, terms: tuple[str, ...]
     ) -> set[tuple[int, str]]:
-        """Entries of the table of a fit that are no free parameters: expert from 1, and row."""
-        return set()
+        """Entries of the table of a fit that are no free parameters: expert from 1, and row.
+
+        By default none but the last of the weights, where the gate has weights.
+        """
+        weights = raw.get("gate_weights")
+        return set() if weights is None else {(len(weights), terms[0])}
+
+    def reference(self, raw: Mapping[str, Array]) -> int | None:
+        """The expert, counted from 1, that the logits are against; None if there is none."""
+        return None
 
     def own_rows(self, raw: Mapping[str, Array], design: DesignMap) -> dict[str, Array]:
         """Rows of the table of a fit that are no coefficients: name, and (K,) values."""

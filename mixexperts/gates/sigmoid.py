@@ -11,7 +11,7 @@ import numpy as np
 from mixexperts._batch import Array, Batch, Params
 from mixexperts._design import DesignMap
 from mixexperts.gates._activations import logistic
-from mixexperts.gates._predictors import PredictorGate, softmax_derivatives
+from mixexperts.gates._predictors import NO_MAXIMUM, PredictorGate, softmax_derivatives
 from mixexperts.kernels import numpy_ as kernels
 
 
@@ -48,6 +48,7 @@ class Sigmoid(PredictorGate):
     fit_intercept: bool = True
     name: ClassVar[str] = "sigmoid"
     needs_features: ClassVar[bool] = True
+    separation_reason: ClassVar[str] = NO_MAXIMUM
 
     def design_fault(self, design: DesignMap) -> str | None:
         return None if design.names else no_features(self.name)

@@ -134,11 +134,16 @@ class Softmax(LinearGate):
                 raise ValueError(f"temperature must be a positive finite number, got {tau!r}")
 
     @property
+    def _is_linear(self) -> bool:
+        """Whether the logits are linear in all columns."""
+        return self.activation in (None, "identity") and self.features is None
+
+    @property
     def _anchored(self) -> AnchoredGate | None:
         """The gate that serves where the logits are not linear in all columns."""
-        phi = self.activation or "identity"
-        if phi == "identity" and self.features is None:
+        if self._is_linear:
             return None
+        phi = self.activation or "identity"
         tau = self.temperature
         return AnchoredGate(
             phi,
@@ -156,12 +161,12 @@ class Softmax(LinearGate):
     @property
     def fused_code(self) -> int | None:  # type: ignore[override]
         """The fused kernels know logits that are linear in the columns as they are."""
-        return 1 if self._anchored is None and self.transform is None else None
+        return 1 if self._is_linear and self.transform is None else None
 
     @property
     def has_logits(self) -> bool:  # type: ignore[override]
         """Whether the logits are linear in a design."""
-        return self._anchored is None
+        return self._is_linear
 
     @property
     def smooth(self) -> bool:  # type: ignore[override]
@@ -171,12 +176,17 @@ class Softmax(LinearGate):
     @property
     def needs_features(self) -> bool:  # type: ignore[override]
         """Whether an activation, a transform or a choice of columns has nothing to act on."""
-        return self._anchored is not None or self.transform is not None
+        return not self._is_linear or self.transform is not None
+
+    @property
+    def separation_reason(self) -> str:  # type: ignore[override]
+        """What :meth:`separation` means."""
+        return super().separation_reason if self._is_linear else AnchoredGate.separation_reason
 
     @property
     def shared_raw(self) -> frozenset[str]:  # type: ignore[override]
         """Raw parameters without an axis of experts."""
-        return frozenset() if self._anchored is None else self._anchored.shared_raw
+        return frozenset(() if self._is_linear else ("gate_temperature", "gate_role"))
 
     @property
     def dialect(self) -> str:
@@ -198,7 +208,7 @@ class Softmax(LinearGate):
             )
 
     def design_options(self) -> Mapping[str, Any]:
-        if self._anchored is None and self.transform is None:
+        if self._is_linear and self.transform is None:
             return {}
         options: dict[str, Any] = {"orthogonalize": False}
         if self.transform is not None:
@@ -236,6 +246,7 @@ class Softmax(LinearGate):
     neutral_raw = _or_anchored(LinearGate.neutral_raw)
     own_rows = _or_anchored(LinearGate.own_rows)
     bound_rows = _or_anchored(LinearGate.bound_rows)
+    reference = _or_anchored(LinearGate.reference)
 
     @_or_anchored
     def raw(self, params: Params, design: DesignMap) -> dict[str, Array]:
@@ -261,8 +272,7 @@ class Softmax(LinearGate):
         return odds
 
     def table_title(self, n_experts: int) -> str:
-        anchored = self._anchored is not None
-        plain = not (anchored or self.transform is not None or self._tau != 1.0)
+        plain = self._is_linear and self.transform is None and self.temperature in (None, 1.0)
         return f"log odds against expert {n_experts}" if plain else "logits"
 
 
@@ -338,8 +348,16 @@ class Constant(Gate):
     ) -> set[tuple[int, str]]:
         return reference_rows(raw, terms)
 
+    def reference(self, raw: Mapping[str, Array]) -> int | None:
+        return len(raw["gate_intercept"])
+
     def table_title(self, n_experts: int) -> str:
         return f"log odds against expert {n_experts}"
+
+    def log_odds(self, raw: Mapping[str, Array]) -> Array:
+        raise UnsupportedCombinationError(
+            "gate 'constant' has no odds ratios: it does not look at features"
+        )
 
     def permute(self, params: Params, order: Array) -> Params:
         return {"log_weight": params["log_weight"][order]}
