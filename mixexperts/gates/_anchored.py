@@ -16,9 +16,9 @@ import numpy as np
 from mixexperts._batch import Array, Batch, Params, Stats, dense
 from mixexperts._design import DesignMap
 from mixexperts.gates._activations import SLOPE_AT_ZERO, activate, transformed
+from mixexperts.gates._linear import linear_coef
 from mixexperts.gates._predictors import NO_MAXIMUM, PredictorGate, softmax_derivatives
 from mixexperts.kernels import numpy_ as kernels
-from mixexperts.penalties.base import Ridge
 
 #: Bounds of an estimated temperature.
 COLDEST, HOTTEST = 1e-3, 1e3
@@ -163,8 +163,11 @@ class AnchoredGate(PredictorGate):
         mask[: int(self.fit_intercept) + self._lead] = False
         return mask
 
-    def start(self, batch: Batch, resp: Array) -> Params:
-        """The linear gate near these responsibilities, with the activation's slope at zero."""
+    def starts(self, batch: Batch, resp: Array) -> list[Params]:
+        """The linear gate near these responsibilities, with the activation's slope at zero.
+
+        A temperature begins at one and where the logits are nearly straight.
+        """
         n_experts = resp.shape[1]
         role = np.append(np.arange(n_experts - 1), REFERENCE)
         design = self.columns(batch)[:, self._lead :]
@@ -172,9 +175,9 @@ class AnchoredGate(PredictorGate):
         coef[:, int(self.fit_intercept) :] /= SLOPE_AT_ZERO[self.activation]
         params: dict[str, Array] = {"coef": coef, "role": role}
         params["coef"] = np.where(self._mask(params), coef, 0.0)
-        if self._estimated:
-            params["log_temperature"] = np.zeros(n_experts)
-        return params
+        if not self._estimated:
+            return [params]
+        return [{**params, "log_temperature": np.full(n_experts, at)} for at in (0.0, -2.0)]
 
     def separation(self, params: Params, stats: Stats) -> bool:
         if self._estimated and len(params["role"]) > 1:
@@ -288,20 +291,3 @@ def to_engine(
     if transform is None:
         return design.engine_coefficients(intercept, coef)
     return np.column_stack([intercept, coef]) if design.intercept else np.array(coef)
-
-
-def linear_coef(design: Array, weight: Array, total: Array) -> Array:
-    """Coefficients (K, q) of a linear softmax gate near responsibilities: damped Newton steps."""
-    n_experts, q = weight.shape[1], design.shape[1]
-    coef = np.zeros((n_experts, q))
-    free = (n_experts - 1) * q
-    damping = Ridge(0.01).scaled(float(total.sum()))
-    for _ in range(4 if free else 0):
-        prob = np.exp(kernels.log_softmax(design @ coef.T))
-        gradient, blocks = kernels.softmax_stats(design, prob, weight, total)
-        square = blocks.transpose(0, 2, 1, 3).reshape(free, free)
-        step = damping.minimize_quadratic(
-            square, gradient.ravel(), coef[:-1].ravel(), np.ones(free, dtype=bool)
-        )
-        coef[:-1] += step.reshape(n_experts - 1, q)
-    return coef

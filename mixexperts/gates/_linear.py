@@ -131,6 +131,23 @@ class LinearGate(Gate):
         return len(raw["gate_intercept"])
 
 
+def linear_coef(design: Array, weight: Array, total: Array) -> Array:
+    """Coefficients (K, q) of a linear softmax gate near responsibilities: damped Newton steps."""
+    n_experts, q = weight.shape[1], design.shape[1]
+    coef = np.zeros((n_experts, q))
+    free = (n_experts - 1) * q
+    damping = Ridge(0.01).scaled(float(total.sum()))
+    for _ in range(4 if free else 0):
+        prob = np.exp(kernels.log_softmax(design @ coef.T))
+        gradient, blocks = kernels.softmax_stats(design, prob, weight, total)
+        square = blocks.transpose(0, 2, 1, 3).reshape(free, free)
+        step = damping.minimize_quadratic(
+            square, gradient.ravel(), coef[:-1].ravel(), np.ones(free, dtype=bool)
+        )
+        coef[:-1] += step.reshape(n_experts - 1, q)
+    return coef
+
+
 def reference_rows(raw: Mapping[str, Array], terms: tuple[str, ...]) -> set[tuple[int, str]]:
     """Entries of a table that belong to the last expert, the reference."""
     return {(len(raw["gate_intercept"]), term) for term in terms}

@@ -14,7 +14,7 @@ from mixexperts.penalties.base import Penalty, Ridge
 # Rows taken at a time: what is made of them stays in the cache.
 _ROWS = 4096
 # Share of the Fisher information that the curvature of a step keeps in every direction.
-_LEAST_CURVATURE = 0.1
+_LEAST_CURVATURE = 0.01
 # Longest step of a predictor's coefficients, in standard deviations of the predictor.
 _LONGEST = 3.0
 # Information per direction of the standardised design, in effective rows, below which a
@@ -26,6 +26,7 @@ NO_MAXIMUM = (
     "good as a simpler gate that these coefficients approach at infinity"
 )
 _START_STEPS = 8
+_START_RIDGE = 1e-4
 _START_HALVINGS = 8
 
 
@@ -69,8 +70,8 @@ class PredictorGate(Gate):
         """
 
     @abstractmethod
-    def start(self, batch: Batch, resp: Array) -> Params:
-        """A point from which :meth:`init_params` climbs."""
+    def starts(self, batch: Batch, resp: Array) -> list[Params]:
+        """Points from which :meth:`init_params` climbs; the highest is taken."""
 
     @property
     def row_penalized(self) -> bool:
@@ -97,32 +98,35 @@ class PredictorGate(Gate):
     def init_params(self, batch: Batch, resp: Array, rng: np.random.Generator) -> Params:
         """A few ridge-damped steps towards the responsibilities, none of which may fall."""
         weight = resp * batch.weight[:, None]
-        damping = Ridge(0.01).scaled(float(batch.weight.sum()))
-        params = self.start(batch, resp)
+        climbed = [self._climb(batch, weight, params) for params in self.starts(batch, resp)]
+        return max(climbed, key=lambda found: found[1])[0]
 
-        def value(params: Params) -> float:
-            log_prob = np.where(weight > 0.0, self.log_prob(params, batch), 0.0)
-            coef = self.penalized_coef(params)
-            pull = damping.value(coef, self.penalized(coef.shape[1]))
-            pieces = self._pieces(params, batch, weight)
-            lost = sum(self.row_penalty(params, eta, own) for _, eta, own in pieces)
-            return float(np.sum(weight * log_prob)) - pull - lost
-
-        best = value(params)
+    def _climb(self, batch: Batch, weight: Array, params: Params) -> tuple[Params, float]:
+        damping = Ridge(_START_RIDGE).scaled(float(batch.weight.sum()))
+        best = self._value(params, batch, weight, damping)
         for _ in range(_START_STEPS):
             image = self.update(params, self.accumulate(params, batch, weight), damping)
             here = self.pack(params)
             step = self.pack(image) - here
             for _ in range(_START_HALVINGS):
                 trial = self.unpack(here + step, params)
-                found = value(trial)
+                found = self._value(trial, batch, weight, damping)
                 if found > best:
                     break
                 step = 0.5 * step
             else:
                 break
             params, best = trial, found
-        return params
+        return params, best
+
+    def _value(self, params: Params, batch: Batch, weight: Array, penalty: Penalty) -> float:
+        """Expected log-likelihood less the penalties."""
+        log_prob = np.where(weight > 0.0, self.log_prob(params, batch), 0.0)
+        coef = self.penalized_coef(params)
+        pull = penalty.value(coef, self.penalized(coef.shape[1]))
+        pieces = self._pieces(params, batch, weight)
+        lost = sum(self.row_penalty(params, eta, own) for _, eta, own in pieces)
+        return float(np.sum(weight * log_prob)) - pull - lost
 
     def log_score(self, params: Params, batch: Batch) -> Array:
         return self.log_prob(params, batch)

@@ -11,8 +11,8 @@ import numpy as np
 
 from mixexperts._batch import Array, Batch, Params
 from mixexperts._design import DesignMap
-from mixexperts.gates._anchored import linear_coef
 from mixexperts.gates._codes import along_features, codes
+from mixexperts.gates._linear import linear_coef
 from mixexperts.gates._predictors import PredictorGate
 from mixexperts.gates.sigmoid import no_features
 from mixexperts.gates.top_k import check_k
@@ -97,7 +97,7 @@ class DSelectK(PredictorGate):
 
     # --- parameters: rows for the shares of all selectors but the last, then bits by selector ---
 
-    def start(self, batch: Batch, resp: Array) -> Params:
+    def starts(self, batch: Batch, resp: Array) -> list[Params]:
         """The first selector follows the responsibilities, the others begin near undecided."""
         n_experts, q = resp.shape[1], batch.Z.shape[1]
         code = np.empty_like(codes(n_experts))
@@ -115,7 +115,7 @@ class DSelectK(PredictorGate):
             for selector in range(selectors):
                 # Later selectors lean less and less on the same experts, in turn to either side.
                 rows[selectors - 1 + selector * depth + j] = coef * (-0.5) ** selector
-        return self._tiled(code, rows)
+        return [self._tiled(code, rows)]
 
     @staticmethod
     def _tiled(code: Array, rows: Array) -> dict[str, Array]:

@@ -11,6 +11,7 @@ import numpy as np
 from mixexperts._batch import Array, Batch, Params
 from mixexperts._design import DesignMap
 from mixexperts.gates._activations import logistic
+from mixexperts.gates._linear import linear_coef
 from mixexperts.gates._predictors import NO_MAXIMUM, PredictorGate, softmax_derivatives
 from mixexperts.kernels import numpy_ as kernels
 
@@ -53,8 +54,16 @@ class Sigmoid(PredictorGate):
     def design_fault(self, design: DesignMap) -> str | None:
         return None if design.names else no_features(self.name)
 
-    def start(self, batch: Batch, resp: Array) -> Params:
-        return {"coef": np.zeros((resp.shape[1], batch.Z.shape[1]))}
+    def starts(self, batch: Batch, resp: Array) -> list[Params]:
+        """Equal weights, and slopes of a softmax gate where the curves begin to level off.
+
+        From equal weights alone most climbs end in the limit that is a softmax gate.
+        """
+        design = self.columns(batch)
+        linear = linear_coef(design, resp * batch.weight[:, None], batch.weight)
+        linear -= linear.mean(axis=0)
+        high = np.eye(1, linear.shape[1]) * self.fit_intercept
+        return [{"coef": coef} for coef in (0.0 * linear, linear + high, 2.0 * linear + 3.0 * high)]
 
     def predictors(self, params: Params) -> Array:
         return params["coef"]

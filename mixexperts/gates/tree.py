@@ -86,13 +86,13 @@ class Tree(PredictorGate):
     def _splits(self, n_experts: int) -> tuple[Array, ...]:
         return _splits_of(self.structure, n_experts)
 
-    def start(self, batch: Batch, resp: Array) -> Params:
+    def starts(self, batch: Batch, resp: Array) -> list[Params]:
         n_experts = resp.shape[1]
         leaf = np.empty(n_experts, dtype=np.int64)
         # Experts along the features go to the leaves from left to right.
         shape = _shape(self.structure, n_experts)
         leaf[along_features(batch, resp)] = list(leaves_of(shape))
-        return {"coef": np.zeros((n_experts, batch.Z.shape[1])), "leaf": leaf}
+        return [{"coef": np.zeros((n_experts, batch.Z.shape[1])), "leaf": leaf}]
 
     def predictors(self, params: Params) -> Array:
         return params["coef"][:-1]
