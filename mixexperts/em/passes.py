@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 
-from mixexperts._batch import Array, Batch, Columns, Stats, Theta
+from mixexperts._batch import Array, Batch, Columns, Stats, Theta, tree_sum
 from mixexperts.em.model import Model, em_pass
 from mixexperts.errors import UnsupportedCombinationError
+
+if TYPE_CHECKING:
+    from mixexperts.experts._linear import LinearExpert
 
 Pass: TypeAlias = Callable[[Model, Theta, Batch], Stats]
 
 BACKENDS = ("auto", "numba", "numpy", "cupy")
 _NONE = np.empty(0)
 _CONSTANT, _SOFTMAX = 0, 1
+# Rows whose terms are computed at a time.
+_TERM_ROWS = 4096
 
 
 def check_backend(backend: str) -> None:
@@ -71,18 +76,97 @@ def choose_pass(model: Model, backend: str) -> Pass:
 
         check_served(model)
         return device_pass
-    fused = is_fused(model)
-    if backend == "numba" and not fused:
+    fused, termed = is_fused(model), has_terms(model)
+    if backend == "numba" and not (fused or termed):
         raise UnsupportedCombinationError(
             f"backend='numba' has no fused pass for the gate {model.gate.name!r} with the expert "
             f"{model.expert.name!r}; use backend='auto'"
         )
-    return fused_pass if fused and backend != "numpy" else em_pass
+    if backend == "numpy":
+        return em_pass
+    return fused_pass if fused else terms_pass if termed else em_pass
 
 
 def is_fused(model: Model) -> bool:
     """Whether the compiled pass knows the gate and the family."""
     return model.expert.fused_code is not None and model.gate.fused_code is not None
+
+
+def has_terms(model: Model) -> bool:
+    """Whether the compiled sums serve the gate and a family that gives its terms as arrays."""
+    from mixexperts.experts._linear import LinearExpert
+
+    return isinstance(model.expert, LinearExpert) and model.gate.fused_code is not None
+
+
+def is_compiled(model: Model) -> bool:
+    """Whether a compiled pass reads the rows, and standardises them as it does."""
+    return is_fused(model) or has_terms(model)
+
+
+def terms_pass(model: Model, theta: Theta, batch: Batch) -> Stats:
+    """The same statistics as :func:`em_pass`, compiled but for the family's own terms."""
+    if batch.unit is not None or batch.log_prior is not None:
+        return em_pass(model, theta, batch)
+    parts = (_terms_block(model, theta, part) for part in batch.split(_TERM_ROWS))
+    return tree_sum(parts)
+
+
+def _terms_block(model: Model, theta: Theta, batch: Batch) -> Stats:
+    """A block whose terms stay in the cache."""
+    from mixexperts.kernels import numba_terms
+
+    gate, expert = model.gate, cast("LinearExpert", model.expert)
+    source = _source(batch.designs["mean"])
+    coef = np.ascontiguousarray(theta.expert["coef"])
+    eta = np.empty((len(coef), batch.n_rows))
+    offset = _NONE if batch.offset is None else np.ascontiguousarray(batch.offset)
+    numba_terms.linear_predictors()(coef, offset, *source, eta)
+    y = batch.y[None, :] if batch.y.ndim == 1 else np.ascontiguousarray(batch.y.T)[:, None, :]
+    shapes = {name: values[:, None] for name, values in expert.shapes_of(theta.expert).items()}
+    terms = expert.terms(y, eta, **shapes)
+    resp = np.empty_like(eta)
+    log_likelihood, gram, cross, gradient, information = numba_terms.summed(gate.fused_code)(
+        batch.same_design,
+        *(_full(part, eta) for part in (terms.log_f, terms.slopes[0], terms.weights[0])),
+        np.ascontiguousarray(batch.weight),
+        np.ascontiguousarray(gate.fused_inputs(theta.gate)),
+        *source,
+        *(source if batch.same_design else _source(batch.Z)),
+        resp,
+    )
+    mass = resp.sum(axis=1)
+    sums = np.stack([mass, np.zeros_like(mass), _weighted(resp, terms.mean)])
+    gate_stats = gate.fused_stats(theta.gate, sums, gradient, unfold(information, batch.Z.shape[1]))
+    expert_stats = {
+        "mass": mass,
+        "gram": unfold(gram, batch.designs["mean"].shape[1]),
+        "cross": cross,
+        "fitted": sums[2],
+        **expert.shape_stats(
+            [_weighted(resp, part) for part in terms.slopes[1:]],
+            [_weighted(resp, part) for part in terms.weights[1:]],
+        ),
+    }
+    return {
+        "log_likelihood": log_likelihood,
+        "weight": float(batch.weight.sum()),
+        **{f"gate.{name}": value for name, value in gate_stats.items()},
+        **{f"expert.{name}": value for name, value in expert_stats.items()},
+    }
+
+
+def _full(part: Array, like: Array) -> Array:
+    return np.ascontiguousarray(np.broadcast_to(part, like.shape))
+
+
+def _weighted(resp: Array, part: Array) -> Array:
+    """Sums over rows (K,); what has no weight may be anything."""
+    with np.errstate(invalid="ignore"):
+        total: Array = np.einsum("kn,kn->k", resp, np.broadcast_to(part, resp.shape))
+        if not np.isfinite(total).all():
+            total = np.where(resp > 0.0, resp * part, 0.0).sum(axis=1)
+    return total
 
 
 def fused_pass(model: Model, theta: Theta, batch: Batch) -> Stats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,6 +54,8 @@ class Expert(ABC):
     affine_response: ClassVar[bool] = False
     #: The response takes integers only; :meth:`log_prob` is then the log of a probability.
     discrete: ClassVar[bool] = False
+    #: Ends of the interval that the response lies in; outside it densities are zero.
+    support: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
     #: Numbers of columns that the response may have.
     response_columns: ClassVar[tuple[int, ...]] = (1,)
 
