@@ -20,8 +20,8 @@ Pass: TypeAlias = Callable[[Model, Theta, Batch], Stats]
 BACKENDS = ("auto", "numba", "numpy", "cupy")
 _NONE = np.empty(0)
 _CONSTANT, _SOFTMAX = 0, 1
-# Rows whose terms are computed at a time.
-_TERM_ROWS = 4096
+# Rows whose terms are computed at a time: the cache holds the arrays, a call costs little per row.
+_TERM_ROWS = 16384
 
 
 def check_backend(backend: str) -> None:
