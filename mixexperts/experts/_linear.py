@@ -12,7 +12,7 @@ import numpy as np
 from mixexperts._batch import Array, Batch, Params, Stats
 from mixexperts._design import DesignMap
 from mixexperts.experts._glm import shortened
-from mixexperts.experts.base import Derivatives, Expert
+from mixexperts.experts.base import Derivatives, Expert, RowTerms
 from mixexperts.kernels import numpy_ as kernels
 from mixexperts.penalties.base import Penalty, Ridge, solve_symmetric
 
@@ -100,6 +100,7 @@ class LinearExpert(Expert):
 
     #: Shapes of each expert, in the order in which the parameters are packed.
     shapes: ClassVar[tuple[Shape, ...]] = ()
+    has_row_terms: ClassVar[bool] = True
     #: Some response inside the support, at which functions are numbers.
     inner: ClassVar[float] = 0.5
     #: Whether long Newton steps of the coefficients must be shortened: the third derivative of the
@@ -200,19 +201,19 @@ class LinearExpert(Expert):
         return (y <= lowest) | (y >= highest)
 
     def log_prob(self, params: Params, batch: Batch) -> Array:
-        y, eta, shapes = (
-            self.columns_first(batch.y),
-            self.eta(params, batch),
-            self.shapes_of(params),
-        )
+        y, outside = self._inside(self.columns_first(batch.y))
+        log_prob = self.log_density(y, self.eta(params, batch), **self.shapes_of(params))
+        return log_prob if outside is None else np.where(outside, -np.inf, log_prob)
+
+    def _inside(self, y: Array) -> tuple[Array, Array | None]:
+        """The response with impossible values replaced, and where they were (None: nowhere)."""
         outside = self.outside(y)
         if not outside.any():
-            return self.log_density(y, eta, **shapes)
-        log_prob = self.log_density(np.where(outside, self.inner, y), eta, **shapes)
-        return np.where(outside, -np.inf, log_prob)
+            return y, None
+        return np.where(outside, self.inner, y), outside if y.ndim == 2 else outside.any(axis=0)
 
     def accumulate(self, params: Params, batch: Batch, weight: Array) -> Stats:
-        y = self.columns_first(batch.y)
+        y, _ = self._inside(self.columns_first(batch.y))  # such rows have no weight
         terms = self.terms(y, self.eta(params, batch), **self.shapes_of(params))
         # A row that is out of an expert's reach has no weight there, whatever its derivatives.
         slope, curve = (
@@ -222,17 +223,34 @@ class LinearExpert(Expert):
             "mass": weight.sum(axis=0),
             "gram": kernels.weighted_gram(batch.X, curve),
             "cross": kernels.weighted_cross(batch.X, slope),
-            "fitted": _total(weight, terms.mean),
-            **self.shape_stats([_total(weight, s) for s in terms.slopes[1:]],
-                               [_total(weight, c) for c in terms.weights[1:]]),
-        }  # fmt: skip
+            **{name: _total(weight, part) for name, part in self._sums(terms).items()},
+        }
 
-    def shape_stats(self, slopes: list[Array], weights: list[Array]) -> dict[str, Array]:
-        """Statistics of the shapes from sums (K,) of their slopes and weights."""
-        stats = {}
-        for shape, slope, weight in zip(self.shapes, slopes, weights, strict=True):
-            stats[f"{shape.name}_slope"], stats[f"{shape.name}_weight"] = slope, weight
-        return stats
+    def _sums(self, terms: Terms) -> dict[str, Array]:
+        """What is summed beside Grams and products, by name."""
+        sums = {"fitted": terms.mean}
+        for shape, slope, weight in zip(
+            self.shapes, terms.slopes[1:], terms.weights[1:], strict=True
+        ):
+            sums[f"{shape.name}_slope"], sums[f"{shape.name}_weight"] = slope, weight
+        return sums
+
+    def row_terms(self, params: Params, y: Array, eta: Array) -> RowTerms:
+        columns, outside = self._inside(
+            y[None, :] if y.ndim == 1 else np.ascontiguousarray(y.T)[:, None, :]
+        )
+        shapes = {name: values[:, None] for name, values in self.shapes_of(params).items()}
+        terms = self.terms(columns, eta, **shapes)
+        sums = {name: np.broadcast_to(part, eta.shape) for name, part in self._sums(terms).items()}
+        log_f = terms.log_f if outside is None else np.where(outside, -np.inf, terms.log_f)
+        parts = (log_f, terms.slopes[0], terms.weights[0])
+        log_f, slope, curve = (np.broadcast_to(part, eta.shape) for part in parts)
+        return RowTerms(log_f, slope, curve, sums)
+
+    def term_stats(
+        self, params: Params, mass: Array, gram: Array, cross: Array, sums: Stats
+    ) -> Stats:
+        return {"mass": mass, "gram": gram, "cross": cross, **sums}
 
     def update(self, params: Params, stats: Stats, penalty: Penalty) -> Params:
         """A scoring step of the coefficients, and one of each shape."""

@@ -75,13 +75,12 @@ def _compile_predictors(key):
 
 
 @njit(fastmath=FAST, error_model="numpy")
-def _weigh(resp, slope, weight, W, V, m):
-    """Gram weights and weighted slopes; a row that an expert cannot reach has neither."""
+def _weigh(resp, values, out, m):
+    """Responsibilities times values; a row that an expert cannot reach counts for nothing."""
     for i in range(m):
         r = resp[i]
-        v, w = r * slope[i], r * weight[i]
-        V[i] = v if r > 0.0 else 0.0
-        W[i] = w if r > 0.0 else 0.0
+        weighted = r * values[i]
+        out[i] = weighted if r > 0.0 else 0.0
 
 
 @functools.cache
@@ -101,8 +100,12 @@ def _compile(key, gate_code):
 
         Parameters
         ----------
-        log_f, slope, curve : ndarray of shape (K, n)
-            Log density of each row under each expert, its slope and its weight in eta.
+        log_f : ndarray of shape (K, n)
+            Log density of each row under each expert.
+        slope : ndarray of shape (K T, n)
+            Its slopes in the T linear predictors of each expert.
+        curve : ndarray of shape (K P, n)
+            Its weights in P pairs of them.
         same, weight, gate, X, ..., Z, ...
             As in the fused pass.
         resp : ndarray of shape (K, n)
@@ -111,18 +114,19 @@ def _compile(key, gate_code):
         Returns
         -------
         log_likelihood, gram, cross, gradient, information
-            As in the fused pass.
+            As in the fused pass, with K P Grams and K T cross products.
         """
         key  # noqa: B018
         K, n = log_f.shape
+        T, P = len(slope) // K, len(curve) // K
         p, q = len(x_columns), len(z_columns)
         softmax, gaussian = gate_code == SOFTMAX, gate_code == GAUSSIAN_GATE
         free = K - 1 if softmax else 0
         pairs = free * (free + 1) // 2 if softmax else (K if gaussian else 0)
         shared = softmax and same
-        p4, q4, K3 = padded(p, 4), padded(q, 4), padded(K, 3)
-        n_gram = padded(K + pairs, 3) if shared else K3
-        n_cross = padded(K + free, 3) if shared else K3
+        p4, q4 = padded(p, 4), padded(q, 4)
+        n_gram = padded(K * P + (pairs if shared else 0), 3)
+        n_cross = padded(K * T + (free if shared else 0), 3)
         n_info = 0 if shared else padded(pairs, 3)
         n_grad = 0 if shared else (K if gaussian else padded(free, 3))
         logits = padded_rows(gate[:free], free, q4)
@@ -132,7 +136,7 @@ def _compile(key, gate_code):
         joint, score = np.empty((K, BLOCK)), np.zeros((K, BLOCK))
         R = np.zeros((K, BLOCK))
         W, V = np.zeros((n_gram, BLOCK)), np.zeros((n_cross, BLOCK))
-        W_gate, V_gate = W[K:], V[K:]
+        W_gate, V_gate = W[K * P :], V[K * T :]
         if not shared:
             W_gate, V_gate = np.zeros((n_info, BLOCK)), np.zeros((n_grad, BLOCK))
         U = np.zeros((K if gaussian else 0, q4, BLOCK))
@@ -179,7 +183,10 @@ def _compile(key, gate_code):
                 for k in range(K):
                     add_moments(R[k], U[k], q, m, gradient[k], information[k])
             for k in range(K):
-                _weigh(R[k], slope[k][start:stop], curve[k][start:stop], W[k], V[k], m)
+                for t in range(k * T, (k + 1) * T):
+                    _weigh(R[k], slope[t][start:stop], V[t], m)
+                for t in range(k * P, (k + 1) * P):
+                    _weigh(R[k], curve[t][start:stop], W[t], m)
                 out, row = resp[k][start:stop], R[k]
                 for i in range(m):
                     out[i] = row[i]
@@ -189,11 +196,11 @@ def _compile(key, gate_code):
                 add_grams(W_gate, n_info, Zt, q, m, information)
                 add_cross(V_gate, n_grad, Zt, q4, m, gradient)
         if shared:
-            information, gradient = gram[K:], cross[K:]
+            information, gradient = gram[K * P :], cross[K * T :]
         return (
             log_likelihood,
-            triangles(gram, K, p),
-            cross[:K, :p],
+            triangles(gram, K * P, p),
+            cross[: K * T, :p],
             gradient[: K if gaussian else free, :q],
             triangles(information, pairs, q),
         )
