@@ -207,11 +207,10 @@ class LinearExpert(Expert):
 
     def _inside(self, y: Array) -> tuple[Array, Array | None]:
         """The response with impossible values replaced, and where they were (None: nowhere)."""
-        outside: Array = self.outside(y)
+        outside = self.outside(y)
         if not outside.any():
             return y, None
-        rows: Array = outside if y.ndim == 2 else outside.any(axis=0)
-        return np.where(outside, self.inner, y), rows
+        return np.where(outside, self.inner, y), outside if y.ndim == 2 else np.any(outside, axis=0)
 
     def accumulate(self, params: Params, batch: Batch, weight: Array) -> Stats:
         y, _ = self._inside(self.columns_first(batch.y))  # such rows have no weight
