@@ -114,7 +114,7 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
     flags_ : tuple of str
         What is degenerate, in words.
     mass_ : ndarray of shape (n_experts,)
-        Effective rows of each expert.
+        Effective rows of each expert; with groups, effective groups.
     restarts_ : DataFrame
         One row per start: ``init``, ``log_likelihood``, ``objective``, ``status``, ``n_iter``,
         ``min_share``, ``min_scale``, ``flag``, ``reached_best``. With more than 20,000 rows all
@@ -123,10 +123,11 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         log-likelihood, no passes, and the shares and scales that they had on the sample.
     n_parameters_ : int
         Number of free parameters.
-    weight_sum_ : float
-        Sum of the weights, the n of BIC.
-    has_offset_ : bool
-        Whether the fit had an offset; predictions then need one too.
+    weight_sum_, row_weight_sum_ : float
+        Sums of the weights, over groups if there are any (the n of BIC), and over rows.
+    has_offset_, has_groups_ : bool
+        Whether the fit had an offset; predictions then need one too. Whether it had groups;
+        responsibilities, log densities and criteria then need them too.
     expert_terms_, gate_terms_ : tuple of str
         Names of the columns of ``coef_`` and ``gate_coef_``.
     n_features_in_, feature_names_in_
@@ -135,7 +136,8 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
     Notes
     -----
     Experts are ordered by their mean fitted response over the rows they explain (weighted by
-    the responsibilities), lowest first.
+    the responsibilities), lowest first; in the order of their numbers where ``log_prior`` or
+    ``partial_labels`` speak of them.
 
     With a free scale per expert the likelihood is unbounded: an expert can collapse on a few
     rows. A solution with an expert on fewer effective rows than its parameters + 1, or with
@@ -206,7 +208,15 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         self.expert_penalty = expert_penalty
 
     def fit(
-        self, X: Any, y: Any = None, sample_weight: Any = None, *, offset: Any = None
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        offset: Any = None,
+        groups: Any = None,
+        log_prior: Any = None,
+        partial_labels: Any = None,
     ) -> MoERegressor:
         """Fit the mixture.
 
@@ -223,6 +233,16 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         offset : array-like of shape (n,), optional
             Known part of every expert's linear predictor: of the mean in units of y, or for
             counts of the log mean (log exposure) or the log odds.
+        groups : array-like of shape (n,), optional
+            Labels of subjects that were measured repeatedly, in any order: the rows of a group
+            share one expert. The gate's features and the weights must be constant in a group (or
+            ``sample_weight`` has one entry per group, in order of first appearance).
+        log_prior : array-like of shape (n, n_experts) or (n_groups, n_experts), optional
+            Evidence about the expert of each row from elsewhere, ``log p(evidence | expert)``,
+            added to the log of the mixing weight; ``-inf`` rules an expert out.
+        partial_labels : array-like of shape (n,), optional
+            Known experts: 0 to K - 1, and -1, NaN or None where the expert is not known. Counts
+            as ``log_prior``; with either, experts keep their numbers and are not sorted.
 
         Returns
         -------
@@ -240,7 +260,7 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         DegenerateFitWarning, ConvergenceWarning, SeparationWarning
             If the best solution is degenerate, not converged, or its gate is separated.
         """
-        self._fit(X, y, sample_weight, offset)
+        self._fit(X, y, sample_weight, offset, groups, log_prior, partial_labels)
         return self
 
     def predict(self, X: Any, *, offset: Any = None) -> Array:

@@ -64,7 +64,7 @@ class EMResult:
     flags : tuple of str
         What makes the solution unsound or needs a warning, in words.
     mass : ndarray of shape (K,)
-        Effective rows of each expert: sums of weight times responsibility.
+        Effective sampling units of each expert: sums of weight times responsibility.
     level : ndarray of shape (K,)
         Mean fitted response of each expert over the rows that it explains.
     predicted_gain : float
@@ -180,8 +180,7 @@ def fit_em(
         backend,
     )
     wanted = accelerate is True if newton is None else newton is not False
-    # Rows of one sampling unit share their labels: the sum over rows does not hold for them.
-    if wanted and not _has_units(source):
+    if wanted:
         run.newton = newton if isinstance(newton, Newton) else Newton(model)
         run.newton.summation = run.over_all
         run.newton.sample = sample
@@ -193,14 +192,6 @@ def _quiet(em_pass: Pass, model: Model, theta: Theta, block: Batch) -> Stats:
     """A pass whose overflows show in the objective, not as warnings; also on threads."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
         return em_pass(model, theta, block)
-
-
-def _has_units(source: Batch | Sequence[Batch] | Stream) -> bool:
-    """Whether sampling units have several rows; those of a stream are rows."""
-    if isinstance(source, Stream):
-        return False
-    blocks = [source] if isinstance(source, Batch) else source
-    return any(block.unit is not None for block in blocks)
 
 
 def _inside(model: Model, theta: Theta) -> Theta:
@@ -376,7 +367,7 @@ class _Run:
         return self.final(point, "converged") if within_rounding else "monotonicity_lost"
 
     def result(self, point: _Point, status: Status) -> EMResult:
-        mass = point.stats["expert.mass"]
+        rows = point.stats["expert.mass"]
         flags = health(self.model, point.theta, point.stats) if point.ok else ()
         return EMResult(
             theta=point.theta,
@@ -387,8 +378,8 @@ class _Run:
             n_iter=self.monitor.n_iter,
             n_backtracks=self.n_backtracks,
             flags=flags,
-            mass=mass,
-            level=point.stats["expert.fitted"] / np.maximum(mass, np.finfo(float).tiny),
+            mass=point.stats.get("mass", rows),
+            level=point.stats["expert.fitted"] / np.maximum(rows, np.finfo(float).tiny),
             predicted_gain=self.monitor.predicted_gain,
             separated=point.ok
             and self.model.gate_penalty.is_null

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from mixexperts.kernels.numpy_ import e_step
 # Share of every row that a hard partition spreads over all experts, so that an expert begun on
 # few rows does not begin on the boundary.
 _SOFTNESS = 0.05
+# Weight of rows without evidence in a start that is made from evidence.
+_UNCERTAIN = 0.1
 _SHORT_RUNS = 10
 _SHORT_PASSES = 6
 _SPLIT_PASSES = 30
@@ -50,10 +53,43 @@ def initial_theta(
     """
     if n_experts == 1:
         return theta_from_responsibilities(model, batch, np.ones((batch.n_units, 1)), rng)
+    if batch.log_prior is not None:
+        if kind == "prior":
+            return _from_evidence(model, batch, rng)
+        bare = replace(batch, log_prior=None)
+        return agreeing(model, batch, initial_theta(model, bare, n_experts, kind, rng), rng)
     if kind not in KINDS:
         known = ", ".join(repr(name) for name in KINDS)
         raise ValueError(f"start {kind!r} is not known; known starts: {known}")
     return KINDS[kind](model, batch, n_experts, rng)
+
+
+# --- evidence about the experts of rows --------------------------------------------------------
+
+
+def _from_evidence(model: Model, batch: Batch, rng: np.random.Generator) -> Theta:
+    """Experts fitted to the rows that evidence speaks of; the others hold them together."""
+    assert batch.log_prior is not None
+    evidence, _ = e_step(batch.log_prior.copy())
+    n_experts = evidence.shape[1]
+    certainty = (evidence.max(axis=1) - 1.0 / n_experts) / (1.0 - 1.0 / n_experts)
+    weight = batch.weight * (_UNCERTAIN + (1.0 - _UNCERTAIN) * certainty)
+    return theta_from_responsibilities(model, replace(batch, weight=weight), evidence, rng)
+
+
+def agreeing(model: Model, batch: Batch, theta: Theta, rng: np.random.Generator) -> Theta:
+    """Parameters found without the evidence, numbered to agree with it, and fitted to both."""
+    from scipy.optimize import linear_sum_assignment
+
+    assert batch.log_prior is not None
+    evidence, _ = e_step(batch.log_prior.copy())
+    resp, _ = e_step(model.log_joint(theta, replace(batch, log_prior=None)))
+    agreement = (resp * batch.weight[:, None]).T @ evidence
+    experts, numbers = linear_sum_assignment(-agreement)
+    order = experts[np.argsort(numbers)]
+    resp, _ = e_step(model.log_joint(model.permute(theta, order), batch))
+    resp = (1.0 - _SOFTNESS) * resp + _SOFTNESS * evidence
+    return theta_from_responsibilities(model, batch, resp, rng)
 
 
 # --- geometry --------------------------------------------------------------------------------

@@ -154,7 +154,9 @@ def em_pass(model: Model, theta: Theta, batch: Batch) -> Stats:
     log_likelihood = float(np.sum(np.where(batch.weight > 0, batch.weight * log_density, 0.0)))
     gate = model.gate.accumulate(theta.gate, batch, resp)
     expert = model.expert.accumulate(theta.expert, batch, batch.spread_units(resp))
+    units = {} if batch.unit is None else {"mass": resp.sum(axis=0)}  # else those of the experts
     return {
+        **units,
         "log_likelihood": log_likelihood,
         "weight": float(batch.weight.sum()),
         **{f"gate.{name}": value for name, value in gate.items()},

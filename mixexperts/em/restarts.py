@@ -14,6 +14,7 @@ from mixexperts.em.checkpoint import Checkpoint, Running
 from mixexperts.em.engine import EMResult, Executor, Model, first_best, fit_em
 from mixexperts.em.executors import executor_for, one_blas_thread, total_weight
 from mixexperts.em.init import (
+    agreeing,
     initial_theta,
     keyed_rng,
     split_worst,
@@ -56,6 +57,9 @@ class Start:
         if self.theta is None:
             return initial_theta(model, batch, n_experts, self.kind, rng)
         theta = self.theta
+        if batch.log_prior is not None and not self.is_given(n_experts):
+            grown = self.parameters(model, replace(batch, log_prior=None), n_experts, seed)
+            return agreeing(model, batch, grown, rng)
         while len(next(iter(theta.expert.values()))) < n_experts:
             theta = split_worst(model, batch, theta, rng)
         return theta
