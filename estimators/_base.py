@@ -402,6 +402,7 @@ class BaseMoE(Predictions, Saving, BaseEstimator):  # type: ignore[misc]
         self.row_weight_sum_ = data.row_weight
         self.has_offset_ = data.has_offset
         self.has_groups_ = data.groups is not None
+        self.has_log_prior_ = data.log_prior is not None
         # The experts were renumbered: say what is wrong in their final numbers.
         self.flags_ = _renumber(best.flags, order)
 

@@ -189,8 +189,8 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         Returns
         -------
         ndarray of shape (n, n_experts)
-            Rows sum to one, and those of a group are equal; NaN where a row is so far from all experts that its density is
-            zero in floating point.
+            Rows sum to one, and those of a group are equal; NaN where a row is so far from all
+            experts that its density is zero in floating point.
 
         Raises
         ------

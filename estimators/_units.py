@@ -56,6 +56,11 @@ class Grouping:
         """Number of groups u."""
         return len(self.names)
 
+    def name(self, unit: Any) -> Any:
+        """Label of a group, for messages."""
+        label = self.names[unit]
+        return label.item() if isinstance(label, np.generic) else label
+
     @property
     def order(self) -> Array:
         """The rows group by group, in the order given within each, (n,)."""
@@ -73,9 +78,7 @@ class Grouping:
         kept, unit = np.unique(self.unit[rows], return_inverse=True)
         return Grouping(self.names[kept], unit.astype(np.int64))
 
-    def constant(
-        self, values: Array, what: str, advice: str, number: Array | None = None
-    ) -> Array:
+    def constant(self, values: Array, what: str, advice: str, number: Array | None = None) -> Array:
         """Values of the rows (n, ...) as those of the groups, (u, ...).
 
         ``number`` (n,) are the rows' numbers, where these are some of the rows given.
@@ -90,7 +93,7 @@ class Grouping:
         if not same.all():
             row = int(np.flatnonzero(~same)[0])
             other = int(self.first[self.unit[row]])
-            name = self.names[self.unit[row]]
+            name = self.name(self.unit[row])
             if number is not None:
                 row, other = int(number[row]), int(number[other])
             raise ValueError(
@@ -150,7 +153,7 @@ def evidence(
         found = pinned if found is None else found + pinned
     if found is not None and np.isneginf(found).all(axis=1).any():
         row = int(np.flatnonzero(np.isneginf(found).all(axis=1))[0])
-        which = f"row {row}" if groups is None else f"group {groups.names[row]!r}"
+        which = f"row {row}" if groups is None else f"group {groups.name(row)!r}"
         raise ValueError(
             f"log_prior rules out every expert for {which}; leave at least one that is not -inf"
             + " (its partial_labels counts as well)" * (partial_labels is not None)
@@ -217,7 +220,7 @@ def _labels(partial_labels: Any, n: int, n_experts: int, groups: Grouping | None
     if clash.any():
         row = int(np.flatnonzero(clash)[0])
         raise ValueError(
-            f"partial_labels names two experts within group {groups.names[groups.unit[row]]!r} "
+            f"partial_labels names two experts within group {groups.name(groups.unit[row])!r} "
             f"(row {row}); rows of a group share one"
         )
     return highest

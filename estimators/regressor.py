@@ -125,9 +125,10 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         Number of free parameters.
     weight_sum_, row_weight_sum_ : float
         Sums of the weights, over groups if there are any (the n of BIC), and over rows.
-    has_offset_, has_groups_ : bool
+    has_offset_, has_groups_, has_log_prior_ : bool
         Whether the fit had an offset; predictions then need one too. Whether it had groups;
-        responsibilities, log densities and criteria then need them too.
+        responsibilities, log densities and criteria then need them too. Whether it had
+        ``log_prior`` or ``partial_labels``.
     expert_terms_, gate_terms_ : tuple of str
         Names of the columns of ``coef_`` and ``gate_coef_``.
     n_features_in_, feature_names_in_
