@@ -19,6 +19,7 @@ from mixexperts.em.engine import EMResult, Model
 from mixexperts.em.passes import check_available, is_compiled, is_served
 from mixexperts.em.restarts import Restarts, Settings, Start, fit_restarts
 from mixexperts.em.streaming import Stream
+from mixexperts.em.variants import resolve_algorithm
 from mixexperts.errors import (
     DegenerateFitWarning,
     RankDeficientWarning,
@@ -51,6 +52,7 @@ class BaseMoE(Predictions, Saving, BaseEstimator):  # type: ignore[misc]
     expert_penalty: Any
     init: Any
     n_init: int
+    algorithm: Any
     max_iter: int
     tol: float
     accelerate: bool
@@ -180,6 +182,7 @@ class BaseMoE(Predictions, Saving, BaseEstimator):  # type: ignore[misc]
             self.backend,
             self._seed(),
             1 if self.n_jobs == 1 else None,
+            resolve_algorithm(self.algorithm),
         )
 
     def _seed(self) -> int:
@@ -359,6 +362,7 @@ class BaseMoE(Predictions, Saving, BaseEstimator):  # type: ignore[misc]
             settings.max_iter,
             settings.tol,
             self.accelerate,
+            settings.algorithm,
         )
         seed = None if self.random_state is None else settings.seed
         known = repr((what, seed))
@@ -392,6 +396,9 @@ class BaseMoE(Predictions, Saving, BaseEstimator):  # type: ignore[misc]
         self.objective_ = best.objective + jacobian
         self.history_ = best.history + jacobian
         self.n_iter_ = best.n_iter
+        self.__dict__.pop("trajectory_", None)
+        if len(best.trajectory):
+            self.trajectory_ = best.trajectory + jacobian
         self.status_ = best.status
         self.converged_ = best.status == "converged"
         self.separated_ = best.separated

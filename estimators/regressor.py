@@ -43,12 +43,19 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         residuals of one expert), ``"random"`` (random cells of the (x, y) space),
         ``"elemental"`` (experts fitted to a few rows each), ``"small_em"`` (the best of many
         short runs), ``"split"`` (grown from one expert by splitting the worst explained), and
-        ``"auto"``, which takes all kinds in turn. Or labels (n,), responsibilities (n, K), a
+        ``"auto"``, which takes these kinds in turn. Dearer ones: ``"cem"`` (the best of short runs
+        of classification EM), ``"sem"`` (the best point of a stochastic chain), ``"anneal"``,
+        ``"evolve"`` (grown with annealing). Or labels (n,), responsibilities (n, K), a
         dict of parameters (``intercept``, ``coef``, ``scale`` if the family has one and,
         optionally, the gate's, by the names of the attributes without underscore), a fitted model
         of at most K experts (its worst explained are split), or a list of these.
     n_init : int, default=10
         Number of starts.
+    algorithm : {"em", "cem", "sem", "daem"} or Algorithm, default="em"
+        How a start is run: EM; classification EM, which gives each row to one expert and maximises
+        the classification likelihood; stochastic EM, which draws labels and then polishes the
+        best draw by EM; deterministic annealing, whose last stage is EM. Or an instance from
+        :mod:`mixexperts.em.variants`.
     max_iter : int, default=1000
         Largest number of passes over the data per start.
     tol : float, default=1e-8
@@ -98,10 +105,14 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         and covariances of the d gate features, on their scale as given: (n_experts, d, d), (d, d)
         if tied, (n_experts, d) if diagonal, (n_experts,) if spherical.
     log_likelihood_, objective_ : float
-        Log-likelihood, and the same less the penalties; sums over rows. Of y given x; with a
+        Log-likelihood, and the same less the penalties (with ``algorithm="cem"`` the
+        classification likelihood less these); sums over rows. Of y given x; with a
         Gaussian gate of (x, y), with x the gate's features.
     history_ : ndarray of shape (n_accepted,)
-        Objective after each accepted pass of the best start; it never falls.
+        Objective after each accepted pass of the best start; it never falls. With annealing of
+        the last stage.
+    trajectory_ : ndarray of shape (n_draws,)
+        Of stochastic EM, the objective along the chain of the best start.
     n_iter_ : int
         Passes over the data of the best start; ``history_`` is shorter where steps were refused.
     status_ : str
@@ -175,6 +186,7 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         expert_features: Any = None,
         init: Any = "auto",
         n_init: int = 10,
+        algorithm: Any = "em",
         max_iter: int = 1000,
         tol: float = 1e-8,
         accelerate: bool = True,
@@ -195,6 +207,7 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         self.expert_features = expert_features
         self.init = init
         self.n_init = n_init
+        self.algorithm = algorithm
         self.max_iter = max_iter
         self.tol = tol
         self.accelerate = accelerate

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +13,7 @@ from mixexperts._archive import saveable
 from mixexperts._batch import Array, Batch, Stats, Theta
 from mixexperts.em.accelerate import Accelerator, Anderson
 from mixexperts.em.executors import executor_for
-from mixexperts.em.model import Model, em_pass, health, part
+from mixexperts.em.model import EStep, Model, em_pass, health, part
 from mixexperts.em.monitor import Monitor, Status
 from mixexperts.em.newton import Newton, NewtonStep
 from mixexperts.em.passes import Pass, check_backend, choose_pass
@@ -51,7 +51,8 @@ class EMResult:
     theta : Theta
         Parameters at the last accepted point.
     log_likelihood, objective : float
-        Log-likelihood and penalised log-likelihood at ``theta`` (sums over units).
+        Log-likelihood and penalised log-likelihood at ``theta`` (sums over units); the objective
+        of classification EM is the penalised classification likelihood.
     history : ndarray of shape (n_accepted,)
         Objective after each accepted pass; it never falls.
     status : str
@@ -73,6 +74,8 @@ class EMResult:
         Whether the gate separates the experts perfectly.
     separated_experts : tuple of int
         Experts whose coefficients have no finite maximum.
+    trajectory : ndarray of shape (n_draws,)
+        Objective along the chain of stochastic EM; empty for other algorithms.
     """
 
     theta: Theta
@@ -88,6 +91,7 @@ class EMResult:
     predicted_gain: float
     separated: bool = False
     separated_experts: tuple[int, ...] = ()
+    trajectory: Array = field(default_factory=lambda: np.empty(0))
 
     @property
     def sound(self) -> bool:
@@ -123,6 +127,7 @@ def fit_em(
     newton: bool | Newton | None = None,
     sample: Batch | None = None,
     alternative: Theta | None = None,
+    e_step: EStep | None = None,
 ) -> EMResult:
     """Run EM from given parameters.
 
@@ -154,6 +159,9 @@ def fit_em(
         from them (the gradient never is).
     alternative : Theta, optional
         Other starting parameters: the run begins from the better of the two.
+    e_step : callable, optional
+        Another E-step with its own objective, as in :mod:`mixexperts.em.variants`; the passes
+        then run on the methods of gate and expert, without Newton steps.
 
     Returns
     -------
@@ -179,6 +187,8 @@ def fit_em(
         accelerate,
         backend,
     )
+    if e_step is not None:
+        run.em_pass, newton = functools.partial(em_pass, e_step=e_step), False
     wanted = accelerate is True if newton is None else newton is not False
     if wanted:
         run.newton = newton if isinstance(newton, Newton) else Newton(model)
@@ -252,7 +262,8 @@ class _Run:
         self.monitor.n_iter += 1
         work = functools.partial(_quiet, self.em_pass, self.model, theta)
         stats = self.executor.map_reduce(work, self.handle)
-        objective = stats["log_likelihood"] - self.model.penalty_value(theta)
+        value = stats.get("objective", stats["log_likelihood"])
+        objective = value - self.model.penalty_value(theta)
         return _Point(theta, stats, float(objective))
 
     def loop(self, theta: Theta, alternative: Theta | None = None) -> EMResult:

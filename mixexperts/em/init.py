@@ -13,8 +13,9 @@ from dataclasses import replace
 import numpy as np
 
 from mixexperts._batch import Array, Batch, Theta, root_mean_square, weighted_mean
-from mixexperts.em.engine import Model, first_best, fit_em
+from mixexperts.em.engine import EMResult, Model, first_best, fit_em
 from mixexperts.em.monitor import Monitor
+from mixexperts.em.variants import AnnealedEM, ClassificationEM, chain
 from mixexperts.kernels.numpy_ import e_step
 
 # Share of every row that a hard partition spreads over all experts, so that an expert begun on
@@ -283,6 +284,45 @@ def split_worst(model: Model, batch: Batch, theta: Theta, rng: np.random.Generat
     return theta_from_responsibilities(model, batch, grown, rng)
 
 
+def _best_short(model: Model, starts: list[Theta], run: Callable[[Theta], EMResult]) -> Theta:
+    results = [run(theta) for theta in starts]
+    return results[first_best(results)].theta
+
+
+def _cem(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:
+    """The best of several runs of classification EM."""
+    kinds = (_elemental, _random, _kmeans, _residual)
+    starts = [kinds[i % 4](model, batch, n_experts, rng) for i in range(_SHORT_RUNS)]
+    monitor = Monitor(max_iter=_SPLIT_PASSES, tol=1e-3)
+    return _best_short(
+        model, starts, lambda theta: ClassificationEM().run(model, batch, theta, monitor=monitor)
+    )
+
+
+def _sem(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:
+    """The best point of a chain of stochastic EM."""
+    theta = _elemental(model, batch, n_experts, rng)
+    return chain(model, batch, theta, _SPLIT_PASSES, int(rng.integers(2**31)))[0]
+
+
+def _anneal(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:
+    """Annealing from experts fitted to a few rows each."""
+    theta = _elemental(model, batch, n_experts, rng)
+    return AnnealedEM().anneal(model, batch, theta, 1000)[0]
+
+
+def _evolve(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:
+    """Grow from one expert, splitting the worst-explained expert and annealing each time."""
+    theta = initial_theta(model, batch, 1, "evolve", rng)
+    for _ in range(n_experts - 1):
+        theta = split_worst(model, batch, theta, rng)
+        theta, _ = AnnealedEM().anneal(model, batch, theta, 1000)
+        monitor = Monitor(max_iter=_SPLIT_PASSES, tol=1e-3)
+        grown = fit_em(model, batch, theta, monitor=monitor)
+        theta = grown.theta if grown.sound else theta
+    return theta
+
+
 KINDS: dict[str, Callable[[Model, Batch, int, np.random.Generator], Theta]] = {
     "kmeans": _kmeans,
     "residual": _residual,
@@ -290,6 +330,10 @@ KINDS: dict[str, Callable[[Model, Batch, int, np.random.Generator], Theta]] = {
     "elemental": _elemental,
     "small_em": _small_em,
     "split": _split,
+    "cem": _cem,
+    "sem": _sem,
+    "anneal": _anneal,
+    "evolve": _evolve,
 }
 #: The kinds that ``init="auto"`` runs through, in turn.
 AUTO = ("kmeans", "residual", "split", "small_em", "elemental", "random")
