@@ -31,7 +31,7 @@ from mixexperts.estimators import _checks as checks
 from mixexperts.estimators import _units as units
 from mixexperts.estimators._data import Data, Placed, Resident, Streamed
 from mixexperts.estimators._frame import Frame
-from mixexperts.estimators._predict import Predictions
+from mixexperts.estimators._online import Incremental
 from mixexperts.estimators._saving import Saving
 from mixexperts.estimators._starts import StartMaker
 from mixexperts.estimators._units import Given, Grouping
@@ -39,7 +39,7 @@ from mixexperts.penalties.base import NoPenalty
 from mixexperts.sources import ArraySource, Source
 
 
-class BaseMoE(Predictions, Saving, BaseEstimator):  # type: ignore[misc]
+class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
     """Shared machinery of the estimators; parameters are documented in the subclasses."""
 
     # Declared for the type checker; each subclass assigns them in its __init__.
@@ -397,6 +397,7 @@ class BaseMoE(Predictions, Saving, BaseEstimator):  # type: ignore[misc]
         self.history_ = best.history + jacobian
         self.n_iter_ = best.n_iter
         self.__dict__.pop("trajectory_", None)
+        self.__dict__.pop("online_", None)
         if len(best.trajectory):
             self.trajectory_ = best.trajectory + jacobian
         self.status_ = best.status

@@ -30,6 +30,9 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
     frame_: Frame
     mass_: Array
     n_parameters_: int
+    weight_sum_: float
+    row_weight_sum_: float
+    log_likelihood_: Any
     has_offset_: bool
 
     def _batch(

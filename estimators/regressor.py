@@ -116,7 +116,10 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
     n_iter_ : int
         Passes over the data of the best start; ``history_`` is shorter where steps were refused.
     status_ : str
-        ``converged``, ``max_iter``, ``degenerate``, ``diverged`` or ``monotonicity_lost``.
+        ``converged``, ``max_iter``, ``degenerate``, ``diverged`` or ``monotonicity_lost``; or
+        ``online`` after :meth:`partial_fit`.
+    online_ : Online
+        After :meth:`partial_fit`, where learning stands.
     converged_, separated_ : bool
         Whether ``status_`` is ``converged``; whether the gate separates some
         experts perfectly, so that some of its coefficients have no finite maximum.
@@ -275,6 +278,51 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
             If the best solution is degenerate, not converged, or its gate is separated.
         """
         self._fit(X, y, sample_weight, offset, groups, log_prior, partial_labels)
+        return self
+
+    def partial_fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        offset: Any = None,
+        groups: Any = None,
+        log_prior: Any = None,
+        partial_labels: Any = None,
+        power: float = 0.6,
+        average: bool = True,
+    ) -> MoERegressor:
+        """Learn from one more block of rows, which is then forgotten.
+
+        The first block is fitted as :meth:`fit` does, so it should hold some hundred rows that
+        are typical of all; after :meth:`fit` learning goes on from there. Centres and scales of
+        columns, and the numbers of the experts, stay those of the first block.
+
+        Parameters
+        ----------
+        X, y, sample_weight, offset, groups, log_prior, partial_labels
+            As in :meth:`fit`; arrays. Rows of a group come in one block.
+        power : float, default=0.6
+            Step sizes fall as the weight seen, in units of the block's, to minus this power, in
+            (0.5, 1].
+        average : bool, default=True
+            Whether the parameters reported are an average along the way, weighted towards its
+            end, which has less noise than the last ones.
+
+        Returns
+        -------
+        self
+            With ``status_ == "online"``; ``history_`` holds the mean log-likelihood of each block
+            at the parameters before it, and ``log_likelihood_`` their sum over all rows.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument or the data cannot be used; the message names it.
+        """
+        extra = {"groups": groups, "log_prior": log_prior, "partial_labels": partial_labels}
+        self._partial_fit(X, y, sample_weight, offset, extra, power, average)
         return self
 
     def predict(self, X: Any, *, offset: Any = None) -> Array:

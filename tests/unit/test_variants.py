@@ -1,5 +1,7 @@
 """Classification, stochastic and annealed EM: the same pass with another E-step."""
 
+import warnings
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -21,6 +23,7 @@ from mixexperts.em.variants import (
     chain,
     resolve_algorithm,
 )
+from mixexperts.errors import DegenerateFitWarning
 from mixexperts.experts import Binomial, Gaussian, Poisson
 from mixexperts.gates import Constant, Softmax
 from mixexperts.penalties import Ridge
@@ -239,7 +242,9 @@ def test_evolving_is_as_good_as_the_median_random_start():
         est = mx.MoERegressor(3, gate="constant", random_state=seed, init="random")
         table = est.fit(x[:, None], y).restarts_
         median = table.loc[table["status"] == "converged", "log_likelihood"].median()
-        evolved = clone(est).set_params(init="evolve", n_init=1).fit(x[:, None], y)
+        with warnings.catch_warnings():  # a single start may end degenerate: it counts as lost
+            warnings.simplefilter("ignore", DegenerateFitWarning)
+            evolved = clone(est).set_params(init="evolve", n_init=1).fit(x[:, None], y)
         good += evolved.log_likelihood_ >= median - 1e-6
     assert good >= 9
 
