@@ -61,3 +61,31 @@ def sparse_weights(proba: Array, top_k: Any = None, top_p: Any = None) -> Array:
     np.put_along_axis(kept, order, largest, axis=1)
     weights: Array = kept / kept.sum(axis=1, keepdims=True)
     return weights
+
+
+class Sparse:
+    """What estimators say of the number of experts in use."""
+
+    def active_experts(
+        self, X: Any, *, top_k: int | None = None, top_p: float | None = None
+    ) -> float:
+        """Mean number of experts with positive weight over the rows of X.
+
+        Parameters
+        ----------
+        X : array-like or DataFrame of shape (n, n_features)
+            A DataFrame's columns are matched by name.
+        top_k, top_p : int and float, optional
+            As in ``predict``.
+
+        Returns
+        -------
+        float
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument cannot be used; the message names it.
+        """
+        weights = sparse_weights(self.gate_proba(X), top_k, top_p)  # type: ignore[attr-defined]
+        return float(np.count_nonzero(weights, axis=1).mean())

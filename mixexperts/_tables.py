@@ -25,7 +25,7 @@ def free_parameters(results: MoEResults) -> pd.Series:
         for part, table in parts.items()
         for expert in table.columns
         for term in table.index
-        if part == "expert" or (expert, term) not in bound
+        if part == "expert" or (int(expert), str(term)) not in bound
     ]
     index = pd.MultiIndex.from_tuples([row[:3] for row in series], names=["part", "expert", "term"])
     return pd.Series([row[3] for row in series], index=index, name="params")

@@ -2,7 +2,8 @@
 
 from mixexperts.experts.base import Expert
 from mixexperts.experts.binomial import Binomial
+from mixexperts.experts.gamma import Gamma
 from mixexperts.experts.gaussian import Gaussian
 from mixexperts.experts.poisson import Poisson
 
-__all__ = ["Binomial", "Expert", "Gaussian", "Poisson"]
+__all__ = ["Binomial", "Expert", "Gamma", "Gaussian", "Poisson"]

@@ -284,9 +284,7 @@ def to_raw(coef: Array, design: DesignMap, transform: str | None) -> tuple[Array
     return coef[:, 0], coef[:, 1:]
 
 
-def to_engine(
-    intercept: Array, coef: Array, design: DesignMap, transform: str | None
-) -> Array:
+def to_engine(intercept: Array, coef: Array, design: DesignMap, transform: str | None) -> Array:
     """Inverse of :func:`to_raw`."""
     if transform is None:
         return design.engine_coefficients(intercept, coef)

@@ -43,7 +43,9 @@ class LinearGate(Gate):
 
     def accumulate(self, params: Params, batch: Batch, weight: Array) -> Stats:
         prob = np.exp(self.log_prob(params, batch))
-        gradient, information = kernels.softmax_stats(self.columns(batch), prob, weight, batch.weight)
+        gradient, information = kernels.softmax_stats(
+            self.columns(batch), prob, weight, batch.weight
+        )
         return {"gradient": gradient, "information": information}
 
     def fused_inputs(self, params: Params) -> Array:

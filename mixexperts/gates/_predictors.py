@@ -185,9 +185,7 @@ class PredictorGate(Gate):
             # The quadratic's maximum within the bounds has the last coefficient at its bound.
             last = np.clip(here[-1] + step[-1], *bounds) - here[-1]
             rest = gradient[:-1] - matrix[:-1, -1] * last
-            others = penalty.minimize_quadratic(
-                matrix[:-1, :-1], rest, here[:-1], penalized[:-1]
-            )
+            others = penalty.minimize_quadratic(matrix[:-1, :-1], rest, here[:-1], penalized[:-1])
             step = np.append(others, last)
         moved = np.zeros(coef.shape)
         moved[free] = step

@@ -148,6 +148,7 @@ class Gate(ABC):
 
     def check_experts(self, n_experts: int) -> None:
         """Refuse a number of experts that the gate is not made for, with a ``ValueError``."""
+        return None
 
     def terms(self, design: DesignMap) -> tuple[str, ...]:
         """Names of the columns of ``gate_coef``."""
@@ -229,7 +230,8 @@ class Gate(ABC):
 
     def pull(self, params: Params, gradient: Array) -> Array:
         """Gradient with respect to :meth:`pack` of what has this one in penalised coefficients."""
-        return (gradient - gradient.mean(axis=0))[:-1].ravel()
+        centred: Array = gradient - gradient.mean(axis=0)
+        return centred[:-1].ravel()
 
     def separation(self, params: Params, stats: Stats) -> bool:
         """Whether some direction of the coefficients is left without information."""

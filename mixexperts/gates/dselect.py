@@ -273,7 +273,7 @@ class DSelectK(PredictorGate):
         return frozenset({"gate_code", "gate_selector_intercept", "gate_selector_coef"})
 
     def raw(self, params: Params, design: DesignMap) -> dict[str, Array]:
-        """``gate_code`` (K, m), ``gate_selector_intercept`` (L,) and ``gate_selector_coef`` (L, q').
+        """``gate_code`` (K, m), ``gate_selector_intercept`` (L,), ``gate_selector_coef`` (L, q').
 
         Rows are the k - 1 log odds of the selectors' shares against the last, then m bits for each
         selector. A bit counts as decided beyond 3 to either side.
@@ -293,9 +293,7 @@ class DSelectK(PredictorGate):
                 f"init['gate_code'] must hold the codes {wanted.tolist()} in some order, got "
                 f"{code.tolist()}"
             )
-        coef = design.engine_coefficients(
-            raw["gate_selector_intercept"], raw["gate_selector_coef"]
-        )
+        coef = design.engine_coefficients(raw["gate_selector_intercept"], raw["gate_selector_coef"])
         return self._tiled(code.astype(np.int64), coef)
 
     def neutral_raw(self, n_experts: int, design: DesignMap) -> dict[str, Array]:

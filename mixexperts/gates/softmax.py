@@ -55,8 +55,9 @@ class Softmax(LinearGate):
         which are c times those at 1: near zero the same coefficients give one expert all of a
         row, at large c all experts the same. ``"estimate"`` needs an activation that identifies
         it, and keeps it in [0.001, 1000].
-    activation : {"identity", "sigmoid", "tanh", "softplus", "silu", "gelu", "relu", "leaky_relu"} or None, default=None
-        The function phi, less phi(0), so that the reference has logit zero. It acts around the
+    activation : str or None, default=None
+        The function phi: ``"identity"`` (as None), ``"sigmoid"``, ``"tanh"``, ``"softplus"``,
+        ``"silu"``, ``"gelu"``, ``"relu"`` or ``"leaky_relu"``, less phi(0), so that the reference has logit zero. It acts around the
         origin of the features as they are given (centre them first), and ``a`` has no
         intercept inside of it.
     transform : {"tanh", "sigmoid", "sin", "cos"} or None, default=None

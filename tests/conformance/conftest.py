@@ -5,6 +5,7 @@ asking it what it accepts, its parameters by fitting that response.
 """
 
 import dataclasses
+import functools
 import typing
 from types import SimpleNamespace
 
@@ -19,8 +20,6 @@ from mixexperts.gates import DSelectK, Softmax, TopK, Tree
 
 N_EXPERTS = 3
 N_UNITS = 40
-# Pairs of gate and expert have one of these at least: gates know nothing of experts.
-ANCHORS = {"gate": ("softmax", "constant", "gaussian"), "expert": ("gaussian", "poisson", "binomial")}
 # Settings that no single switch makes.
 MORE = {
     "gate": (
@@ -66,25 +65,46 @@ def _variants(family):
     return found + [pytest.param(value, id=repr(value)) for value in MORE.get(family, ())]
 
 
-def _pairs():
-    """Gates with experts, one of them among the anchors."""
-    return [
-        pytest.param(*gate.values, *expert.values, id=f"{gate.id}-{expert.id}")
-        for gate in _variants("gate")
-        for expert in _variants("expert")
-        if gate.id in ANCHORS["gate"] or expert.id in ANCHORS["expert"]
-    ]
-
-
 def pytest_generate_tests(metafunc):
-    families = [f for f in ("gate", "expert", "penalty") if f in metafunc.fixturenames]
-    if families[:2] == ["gate", "expert"]:
-        metafunc.parametrize("gate, expert", _pairs())
-        families = families[2:]
-    for family in families:
-        metafunc.parametrize(family, _variants(family))
-    if "kind" in metafunc.fixturenames:
-        metafunc.parametrize("kind", KINDS)
+    wanted = [name for name in ("gate", "expert", "kind") if name in metafunc.fixturenames]
+    if {"gate", "expert"} <= set(wanted):
+        metafunc.parametrize(wanted, _covering("kind" in wanted))
+    else:
+        for name in wanted:
+            metafunc.parametrize(name, KINDS if name == "kind" else _variants(name))
+    if "penalty" in metafunc.fixturenames:
+        metafunc.parametrize("penalty", _variants("penalty"))
+
+
+@functools.cache
+def _covering(with_kinds):
+    """Gates and experts, and kinds of batch, so that every two of them meet somewhere.
+
+    The full product grows with the number of families times that of gates. Here each expert
+    meets each gate once, each variant of either meets every kind of batch, and of the other
+    side the common ones in turn.
+    """
+    gates, experts = _variants("gate"), _variants("expert")
+    common_gates = [g for g in gates if g.id in ("softmax", "constant")]
+    common_experts = [e for e in experts if e.id in ("gaussian", "poisson")]
+    kinds = KINDS if with_kinds else (None,)
+    found = {}
+
+    def add(gate, expert, kind):
+        parts = (gate, expert) if kind is None else (gate, expert, pytest.param(kind, id=kind))
+        name = "-".join(part.id for part in parts)
+        found[name] = pytest.param(*(part.values[0] for part in parts), id=name)
+
+    for i, expert in enumerate(experts):
+        for j, kind in enumerate(kinds):
+            add(common_gates[(i + j) % len(common_gates)], expert, kind)
+    for i, gate in enumerate(gates):
+        for j, kind in enumerate(kinds):
+            add(gate, common_experts[(i + j) % len(common_experts)], kind)
+    for gate in (g for g in gates if "=" not in g.id):
+        for expert in (e for e in experts if "=" not in e.id):
+            add(gate, expert, kinds[-1])
+    return list(found.values())
 
 
 @pytest.fixture

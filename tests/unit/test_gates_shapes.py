@@ -45,7 +45,7 @@ def clusters(rng, n=400, n_experts=3, noise=0.4):
     return X, y, label
 
 
-# --- sigmoid --------------------------------------------------------------------------------------
+# --- sigmoid -------------------------------------------------------------------------------------
 
 
 def test_sigmoid_weights_are_shares_of_logistic_curves(rng):
@@ -83,7 +83,7 @@ def test_sigmoid_keeps_an_even_share(rng):
     assert_allclose(sigmoid.gate_proba(X)[inside], 0.5, atol=0.06)
 
 
-# --- cosine ---------------------------------------------------------------------------------------
+# --- cosine --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n_experts", [2, 3, 7])
@@ -136,7 +136,7 @@ def test_cosine_needs_a_perturbation(value):
         Cosine(value)
 
 
-# --- top-k ----------------------------------------------------------------------------------------
+# --- top-k ---------------------------------------------------------------------------------------
 
 
 def test_top_k_is_the_softmax_of_the_largest(rng):
@@ -227,7 +227,7 @@ def test_top_k_run_ends_where_no_step_along_the_update_rises(rng):
     assert abs(score @ (step - model.expert.pack(result.theta.expert))) < 1e-3
 
 
-# --- DSelect-k --------------------------------------------------------------------------------------
+# --- DSelect-k -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n_experts", [2, 3, 4, 5, 6, 7, 8, 11, 16])
@@ -367,7 +367,7 @@ def test_dselect_refuses(bad):
         DSelectK(**bad)
 
 
-# --- trees ----------------------------------------------------------------------------------------
+# --- trees ---------------------------------------------------------------------------------------
 
 
 def test_shapes():

@@ -242,10 +242,12 @@ def test_fisher_information_is_singular_just_where_scale_is_free(name, rng):
     means = [X @ a + b for a, b, _ in lines]
     y = np.where(first, means[0], means[1])
     y += np.where(first, np.sqrt(0.5), np.sqrt(0.7)) * rng.standard_normal(n)
-    dens = np.column_stack([
-        w * stats.norm.pdf(y, m, np.sqrt(nu))
-        for w, m, (_, _, nu) in zip((prob, 1 - prob), means, lines, strict=True)
-    ])
+    dens = np.column_stack(
+        [
+            w * stats.norm.pdf(y, m, np.sqrt(nu))
+            for w, m, (_, _, nu) in zip((prob, 1 - prob), means, lines, strict=True)
+        ]
+    )
     resp = dens / dens.sum(axis=1, keepdims=True)
     excess = (resp[:, 0] - prob) / tau
     columns = [excess[:, None] * slope[:, None] * X, excess, -excess * logit]
