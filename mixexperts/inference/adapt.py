@@ -71,7 +71,7 @@ def adapt_experts(
         Most experts that are tried.
     max_moves : int, default=20
         Most moves that are kept.
-    sample_weight, offset, groups : array-like, optional
+    sample_weight, offset, groups : array-like of shape (n,), optional
         As in the ``fit`` of the estimator.
 
     Returns
