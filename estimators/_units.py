@@ -272,6 +272,7 @@ class Given:
     ) -> Given:
         """Sort rows by group, and leave out units of weight zero."""
         n = len(y)
+        rows: Array
         if groups is None:
             if weight.all():
                 return cls(X, y, offset, weight, None, log_prior, n_given=n)
