@@ -78,7 +78,8 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
     ) -> None:
         settings = self._settings()
         model = self._model()
-        if self.backend == "auto" and checks.is_cupy(X) and is_served(model):
+        plain = settings.algorithm.name == "em"
+        if plain and self.backend == "auto" and checks.is_cupy(X) and is_served(model):
             settings = replace(settings, backend="cupy")
         extra = {"groups": groups, "log_prior": log_prior, "partial_labels": partial_labels}
         data = self._data(model, X, y, sample_weight, offset, extra, settings.seed)
@@ -176,6 +177,12 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
             raise TypeError(f"n_jobs must be an integer or None, got {self.n_jobs!r}")
         if self.chunk_rows is not None:
             checks.positive_integer(self.chunk_rows, "chunk_rows")
+        algorithm = resolve_algorithm(self.algorithm)
+        if self.backend in ("cupy", "numba") and algorithm.name != "em":
+            raise UnsupportedCombinationError(
+                f"algorithm={algorithm.name!r} has passes of its own, which backend="
+                f"{self.backend!r} does not know; use backend='auto'"
+            )
         check_available(self.backend)
         return Settings(
             n_experts,
@@ -185,7 +192,7 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
             self.backend,
             self._seed(),
             1 if self.n_jobs == 1 else None,
-            resolve_algorithm(self.algorithm),
+            algorithm,
         )
 
     def _seed(self) -> int:

@@ -84,7 +84,7 @@ class MoEResults:
 
     def __getstate__(self) -> dict[str, Any]:
         groups = self._groups if isinstance(self._groups, str) else None
-        gone = {"data": None, "_fit_offset": None, "evidence": {}}
+        gone: dict[str, Any] = {"data": None, "_fit_offset": None, "evidence": {}}
         return {**vars(self), **gone, "_groups": groups}
 
     def to_state(self) -> dict[str, Any]:
