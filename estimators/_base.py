@@ -86,6 +86,9 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
         self._check_size(data, settings.n_experts)
         model = model.rescaled(data.weight)
         columns, names = self._columns(data.n_features), self._names(data.n_features)
+        model.gate.check_experts(settings.n_experts)
+        gate = model.gate.with_columns(tuple(names[j] for j in columns[1]))
+        model = replace(model, gate=gate)
         if isinstance(data, Resident):
             data.given.check_gate(columns[1], names)
         # The compiled pass standardises rows as it reads them.
@@ -443,10 +446,9 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
             )
         if self.separated_:
             warn(
-                "the gate separates some experts perfectly, so that some of its coefficients have "
-                "no finite maximum; they stand where the log-likelihood stopped rising. Their "
-                "signs and the predictions can be used, their sizes cannot. A gate_penalty keeps "
-                "them finite",
+                f"{self.model_.gate.separation_reason}; they stand where the log-likelihood "
+                "stopped rising. Their signs and the predictions can be used, their sizes cannot. "
+                "A gate_penalty keeps them finite",
                 SeparationWarning,
             )
         if self.separated_experts_.any():

@@ -14,6 +14,7 @@ from mixexperts.em.model import Model
 from mixexperts.estimators import _checks as checks
 from mixexperts.estimators import _units as units
 from mixexperts.estimators._frame import Frame
+from mixexperts.estimators._sparse import Sparse
 from mixexperts.estimators._units import Grouping
 from mixexperts.kernels.numpy_ import e_step
 from mixexperts.sources.base import Source
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from mixexperts.predictive import Predictive
 
 
-class Predictions(TransformerMixin):  # type: ignore[misc]
+class Predictions(Sparse, TransformerMixin):  # type: ignore[misc]
     """Methods of the fitted estimators; the fit itself is in ``BaseMoE``."""
 
     model_: Model
