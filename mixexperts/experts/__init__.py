@@ -3,6 +3,8 @@
 from mixexperts.experts.base import Expert
 from mixexperts.experts.binomial import Binomial
 from mixexperts.experts.gaussian import Gaussian
+from mixexperts.experts.joint import Joint
+from mixexperts.experts.multivariate import MultivariateGaussian
 from mixexperts.experts.poisson import Poisson
 
-__all__ = ["Binomial", "Expert", "Gaussian", "Poisson"]
+__all__ = ["Binomial", "Expert", "Gaussian", "Joint", "MultivariateGaussian", "Poisson"]
