@@ -31,8 +31,11 @@ from mixexperts.estimators._data import Data, Placed, Resident, Streamed
 from mixexperts.estimators._frame import Frame
 from mixexperts.estimators._predict import Predictions
 from mixexperts.estimators._starts import StartMaker
+from mixexperts.experts.base import Expert
 from mixexperts.penalties.base import NoPenalty
 from mixexperts.sources import ArraySource, Source
+
+_EPS = float(np.finfo(float).eps)
 
 
 class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
@@ -64,10 +67,11 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
     def _fit(self, X: Any, y: Any, sample_weight: Any, offset: Any) -> None:
         settings = self._settings()
         model = self._model()
+        data = self._data(model, X, y, sample_weight, offset, settings.seed)
+        model = replace(model, expert=model.expert.for_response(data.n_columns))
         if self.backend == "auto" and checks.is_cupy(X) and is_served(model):
             settings = replace(settings, backend="cupy")
-        data = self._data(model, X, y, sample_weight, offset, settings.seed)
-        self._check_size(data, settings.n_experts)
+        self._check_size(data, settings.n_experts, model.expert)
         model = model.rescaled(data.weight)
         columns, names = self._columns(data.n_features), self._names(data.n_features)
         # The compiled pass standardises rows as it reads them.
@@ -201,7 +205,8 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         X, y, sample_weight, offset = map(checks.in_memory, (X, y, sample_weight, offset))
         X, y = self._arrays(X, y)
         weight = checks.sample_weight_array(sample_weight, len(y))
-        offset = checks.offset_array(offset, len(y))
+        family = resolve("expert", self.expert, "expert").for_response(checks.n_columns(y))
+        offset = checks.offset_array(offset, len(y), y.shape[1] if family.multivariate else 1)
         self._warn_about_weights(float(weight.sum()), int(np.count_nonzero(weight)))
         if weight.all():
             return X, y, weight, offset, None
@@ -224,25 +229,34 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
                 UserWarning,
             )
 
-    def _check_size(self, data: Data, n_experts: int) -> None:
+    def _check_size(self, data: Data, n_experts: int, expert: Expert) -> None:
         n = data.n_rows
         if n_experts > n:
             raise ValueError(
                 f"n_experts={n_experts} is more than the {n} rows of positive weight "
                 f"(n_samples = {n}); ask for fewer experts or give more rows"
             )
-        if resolve("expert", self.expert, "expert").discrete:
-            return  # a probability is at most one: the likelihood of constant counts has a bound
-        lowest, highest = data.response_range
-        if highest - lowest <= 4.0 * np.finfo(float).eps * max(abs(lowest), abs(highest)):
+        without = np.flatnonzero(np.isnan(np.atleast_1d(data.response_range[1])))
+        if without.size:
+            raise ValueError(
+                f"column {without[0]} of y holds no value in the rows of positive weight; leave "
+                "that response out"
+            )
+        # A probability is at most one: the likelihood of constant counts has a bound.
+        lowest, highest = map(np.atleast_1d, data.response_range)
+        continuous = ~expert.discrete_columns(len(lowest))
+        size = np.maximum(abs(lowest), abs(highest))
+        constant = np.flatnonzero(continuous & (highest - lowest <= 4.0 * _EPS * size))
+        if constant.size:
             what = "y - offset" if data.has_offset else "y"
+            what = f"column {constant[0]} of {what}" if expert.multivariate else what
             if n == 1:
                 raise ValueError(
                     "X and y hold 1 sample (n_samples = 1); a mixture of experts needs at least "
                     "two rows with different y"
                 )
             raise ValueError(
-                f"{what} is constant (= {lowest:g}); its likelihood has no maximum. Give a "
+                f"{what} is constant (= {lowest[constant[0]]:g}); its likelihood has no maximum. Give a "
                 "response that varies"
             )
 
@@ -467,7 +481,9 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
 def _canonical_order(result: EMResult) -> Array:
     """Experts by ascending mean fitted response over the rows they explain."""
     # Masses and coefficients settle ties; rounding must not.
-    coef = np.round(result.theta.expert["coef"].T[::-1], 8)
+    params = result.theta.expert
+    coef = next(iter(params.values())) if "coef" not in params else params["coef"]
+    coef = np.round(coef.reshape(len(coef), -1).T[::-1], 8)
     return np.lexsort([*coef, np.round(result.mass, 6), np.round(result.level, 10)])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -60,7 +60,8 @@ class Data(Protocol):
     weight: float
     has_offset: bool
     n_features: int
-    response_range: tuple[float, float]
+    n_columns: int
+    response_range: tuple[Any, Any]
 
     def place(
         self,
@@ -92,8 +93,11 @@ class Resident:
         self.n_given = self.n_rows if used is None else len(used)
         self.weight = float(weight.sum())
         self.has_offset = offset is not None
-        response = y if offset is None else y - offset.reshape(-1, *[1] * (y.ndim - 1))
-        self.response_range = float(response.min()), float(response.max())
+        self.n_columns = 1 if y.ndim == 1 else y.shape[1]
+        wide = y.ndim > 1 and offset is not None and offset.ndim == 1
+        response = y if offset is None else y - (offset[:, None] if wide else offset)
+        # Of each column, without the values that are missing.
+        self.response_range = np.fmin.reduce(response), np.fmax.reduce(response)
 
     def place(
         self,
@@ -152,11 +156,23 @@ class Streamed:
     ) -> None:
         self.show = show
         chunks = Chunks(source, chunk_rows)
-        scan = Scan(source, partial(_check_response, expert), _START_ROWS, seed, digest)
+
+        def several(columns: int) -> bool:
+            return expert.for_response(columns).multivariate
+
+        check = partial(_check_response, expert)
+        scan = Scan(source, check, _START_ROWS, seed, digest, several)
         self.summary = _first_pass(chunks, scan, source.n_rows if show else None, show)
         summary = self.summary
-        if summary.highest <= 0.0:  # what holds of all rows together, such as no trial at all
-            expert.check_response(np.asarray(summary.sample.y, dtype=np.float64))
+        y = np.asarray(summary.sample.y, dtype=np.float64)
+        self.n_columns = 1 if y.ndim == 1 else y.shape[1]
+        if not np.all(summary.highest > 0.0):  # what holds of all rows, such as no trial at all
+            expert.for_response(self.n_columns).check_response(y)
+        if summary.sample.offset is not None and several(self.n_columns):
+            raise ValueError(
+                "a source has one offset for each row, and so many responses take one each; leave "
+                "it out, or give arrays in memory and an offset of the shape of y"
+            )
         self.chunks = replace(chunks, n_given=summary.n_given, n_rows=summary.n_rows)
         self.n_given, self.n_rows = summary.n_given, summary.n_rows
         self.weight = summary.weight
@@ -213,14 +229,14 @@ def _batch(frame: Frame, rows: Block, lazy: bool = False) -> Batch:
 
 
 def _check_response(expert: Expert, y: Array) -> None:
-    allowed = getattr(expert, "response_columns", (1,))
     given = 1 if y.ndim == 1 else y.shape[1]
-    if given not in allowed:
+    family = expert.for_response(given)
+    if not (family.takes_columns(given) or family.multivariate):
         raise ValueError(
-            f"y has {given} columns, but {expert.name!r} experts take "
-            f"{' or '.join(map(str, allowed))}; name as many in the source"
+            f"y has {given} columns, but {family.name!r} experts take "
+            f"{' or '.join(map(str, family.response_columns))}; name as many in the source"
         )
-    expert.check_rows(y)
+    family.check_rows(y)
 
 
 def _first_pass(chunks: Chunks, scan: Scan, n_rows: int | None, show: bool) -> Summary:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from sklearn.base import TransformerMixin
@@ -15,9 +15,6 @@ from mixexperts.estimators import _checks as checks
 from mixexperts.estimators._frame import Frame
 from mixexperts.kernels.numpy_ import e_step
 from mixexperts.sources.base import Source
-
-if TYPE_CHECKING:
-    from mixexperts.predictive import Predictive
 
 
 class Predictions(TransformerMixin):  # type: ignore[misc]
@@ -53,8 +50,13 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
                 "offset is missing: the model was fitted with one; pass offset= for these rows "
                 "too (zeros for none)"
             )
-        batch: Batch = self.frame_.batch(X, y, weight, checks.offset_array(offset, len(X)))
+        offset = checks.offset_array(offset, len(X), self._n_offsets())
+        batch: Batch = self.frame_.batch(X, y, weight, offset)
         return batch
+
+    def _n_offsets(self) -> int:
+        """Columns of an offset: one for each of several responses."""
+        return self.frame_.n_columns if self.model_.expert.multivariate else 1
 
     def _reordered(self, X: Any) -> Any:
         """The columns of a DataFrame in the order of the fit.
@@ -69,8 +71,9 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
 
     def _gate_batch(self, X: Any) -> Batch:
         """New rows for the gate alone, which has no offset."""
-        offset = np.zeros(len(X)) if self.has_offset_ else None
-        return self._batch(X, offset=offset)
+        d = self._n_offsets()
+        zeros = np.zeros((len(X), d) if d > 1 else len(X))
+        return self._batch(X, offset=zeros if self.has_offset_ else None)
 
     def gate_proba(self, X: Any) -> Array:
         """Mixing weights given x.
@@ -171,7 +174,7 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
 
         Returns
         -------
-        ndarray of shape (n, n_experts)
+        ndarray of shape (n, n_experts), or (n, n_experts, d) of d responses
 
         Raises
         ------
@@ -198,7 +201,8 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         Returns
         -------
         ndarray of shape (n,)
-            In nats, of a density per unit of y; of counts the log of a probability.
+            In nats, of a density per unit of y; of counts the log of a probability. Of several
+            responses the density of those that are not missing.
 
         Raises
         ------
@@ -214,10 +218,10 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         with np.errstate(over="ignore"):  # a density of zero, far from all experts
             terms = self.model_.log_conditional(self.theta_, batch)
         _, log_density = e_step(terms)
-        density: Array = log_density - np.log(self.frame_.scale)
+        density: Array = log_density - self.frame_.log_scale(batch.y)
         return density
 
-    def predictive(self, X: Any, *, offset: Any = None, trials: Any = None) -> Predictive:
+    def predictive(self, X: Any, *, offset: Any = None, trials: Any = None) -> Any:
         """Predictive distribution of y at each row of X.
 
         Parameters
@@ -232,8 +236,10 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
 
         Returns
         -------
-        Predictive
+        Predictive or MultivariatePredictive
             Of n rows, with ``mean``, ``std``, ``pdf``, ``cdf``, ``ppf``, ``interval``, ``sample``.
+            Of several responses with ``mean``, ``cov``, ``pdf``, ``sample`` and ``marginal``,
+            which gives the distribution of one of them.
 
         Raises
         ------
@@ -241,12 +247,14 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
             If an argument cannot be used; the message names it.
         """
         from mixexperts.predictive import Predictive
+        from mixexperts.predictive_multi import MultivariatePredictive
 
         batch = self._batch(X, offset=offset)
         if trials is not None:
             total = checks.trials_array(trials, self.model_.expert, batch.n_rows)
             batch = replace(batch, y=np.column_stack([np.zeros(batch.n_rows), total]))
-        return Predictive(
+        several = self.model_.expert.multivariate
+        return (MultivariatePredictive if several else Predictive)(
             self.model_.expert,
             self.theta_.expert,
             batch,
@@ -274,14 +282,17 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
 
         Returns
         -------
-        ndarray of shape (n,)
+        ndarray of shape (n,), or (n, d) of d responses
 
         Raises
         ------
         ValueError, TypeError
             If an argument cannot be used; the message names it.
         """
-        return self.predictive(X, offset=offset, trials=trials).sample(random_state=random_state)
+        drawn: Array = self.predictive(X, offset=offset, trials=trials).sample(
+            random_state=random_state
+        )
+        return drawn
 
     # --- criteria --------------------------------------------------------------------------
 
@@ -292,7 +303,7 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         batch = self._batch(X, y, offset)
         with np.errstate(over="ignore"):
             _, log_density = e_step(self.model_.log_joint(self.theta_, batch))
-        log_density += self.frame_.log_jacobian(1.0)
+        log_density += self.frame_.log_volume() - self.frame_.log_scale(batch.y)
         weight = checks.sample_weight_array(sample_weight, len(log_density))
         used = weight > 0  # a row of weight zero counts for nothing, however far away
         return float(weight[used] @ log_density[used]), float(weight.sum())
