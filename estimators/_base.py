@@ -256,8 +256,14 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
                     "two rows with different y"
                 )
             raise ValueError(
-                f"{what} is constant (= {lowest[constant[0]]:g}); its likelihood has no maximum. Give a "
-                "response that varies"
+                f"{what} is constant (= {lowest[constant[0]]:g}); its likelihood has no maximum. "
+                "Give a response that varies"
+            )
+        column = data.dependent_response() if expert.correlates() else None
+        if column is not None:
+            raise ValueError(
+                f"column {column} of y is a linear combination of the columns before it, so that "
+                "the likelihood has no maximum; leave it out"
             )
 
     def _names(self, n_features: int) -> tuple[str, ...]:

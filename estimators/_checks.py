@@ -45,8 +45,7 @@ def nonnegative_number(value: Any, argument: str) -> float:
 def validated(est: Any, expert: Expert, X: Any, y: Any, **options: Any) -> tuple[Array, Array]:
     """X and y as scikit-learn takes them, and y as the family of experts does, in float64."""
     family = expert.for_response(n_columns(y))
-    may_be_wide = family.multivariate or max(family.response_columns) > 1
-    shape: tuple[int, ...] = np.shape(y) if may_be_wide else ()
+    shape = _shape(y) if family.multivariate or max(family.response_columns) > 1 else ()
     wide = len(shape) == 2 and (shape[-1] > 1 or family.multivariate)
     options = {"dtype": np.float64} | options
     lost = None
@@ -64,11 +63,15 @@ def validated(est: Any, expert: Expert, X: Any, y: Any, **options: Any) -> tuple
 
 def n_columns(y: Any) -> int:
     """Number of columns of a response, 1 where it is no matrix."""
-    try:
-        shape = np.shape(y)
-    except ValueError:  # lists of unequal length: for scikit-learn to refuse
-        return 1
+    shape = _shape(y)
     return int(shape[1]) if len(shape) == 2 else 1
+
+
+def _shape(y: Any) -> tuple[int, ...]:
+    try:
+        return np.asarray(y).shape
+    except (TypeError, ValueError):  # lists of unequal length: for scikit-learn to refuse
+        return ()
 
 
 def response_matrix(y: Any) -> Array:

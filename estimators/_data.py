@@ -23,6 +23,8 @@ from mixexperts.sources.scan import PrioritySample, Scan, Summary
 
 # Rows per block of an in-memory fit: the block and its scratch arrays stay in the cache.
 _BLOCK_ROWS = 32768
+# Share of a response's spread that is left where it is a linear combination of others.
+_DEPENDENT = 1e-9
 # Starts are made from at most this many rows; the runs themselves use all rows.
 _START_ROWS = 20000
 
@@ -73,6 +75,9 @@ class Data(Protocol):
     ) -> Placed:
         """Learn the frame from the rows, and see them through it; ``lazy`` where it pays."""
 
+    def dependent_response(self) -> int | None:
+        """First column of y that is a linear combination of those before it, if seen at once."""
+
 
 class Resident:
     """Rows in memory: all of positive weight, of those given that ``used`` marks."""
@@ -117,6 +122,19 @@ class Resident:
         # The GPU's executor cuts by itself.
         blocks = batch.split(None if backend == "cupy" else _BLOCK_ROWS)
         return Placed(frame, blocks, sample, lambda: (batch, self.used))
+
+    def dependent_response(self) -> int | None:
+        """Over the rows without missing responses, if there are enough of them."""
+        whole = self.y[~np.isnan(self.y).any(axis=1)]
+        if self.has_offset or len(whole) <= 2 * self.n_columns:
+            return None
+        away = whole - whole.mean(axis=0)
+        size = np.sqrt(np.square(away).mean(axis=0))
+        if not (size > 0.0).all():
+            return None
+        factor = np.linalg.qr(away / size, mode="r")
+        left = np.abs(np.diagonal(factor)) <= _DEPENDENT * np.sqrt(len(whole))
+        return int(left.argmax()) if left.any() else None
 
 
 def _sample(batch: Batch, features: Array, seed: int) -> Batch:
@@ -204,6 +222,10 @@ class Streamed:
         features = summary.sample.X[:, np.union1d(*columns)]
         sample = replace(batch, designs={**batch.designs, "features": features})
         return Placed(frame, stream, sample, partial(self._labelled, frame, batch), summary.digest)
+
+    def dependent_response(self) -> int | None:
+        """None: that would take a pass; such a fit ends at the floor of the covariance."""
+        return None
 
     def _labelled(self, frame: Frame, sample: Batch) -> tuple[Batch, Array | None]:
         """All rows if they are in memory anyway, so that chunks do not matter; else the sample."""

@@ -170,7 +170,9 @@ class Frame:
         if fault is not None:
             raise DesignError(fault)
         joint = model.gate.objective == "joint"
-        loc, scale, observed = 0.0, 1.0, None
+        loc: Any = 0.0
+        scale: Any = 1.0
+        observed = None
         if model.expert.affine_response or model.expert.multivariate:
             loc, scale, observed = location()
             # Without an intercept a shift of y is not a shift of the model.

@@ -71,9 +71,10 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
 
     def _gate_batch(self, X: Any) -> Batch:
         """New rows for the gate alone, which has no offset."""
+        if not self.has_offset_:
+            return self._batch(X)
         d = self._n_offsets()
-        zeros = np.zeros((len(X), d) if d > 1 else len(X))
-        return self._batch(X, offset=zeros if self.has_offset_ else None)
+        return self._batch(X, offset=np.zeros((len(X), d) if d > 1 else len(X)))
 
     def gate_proba(self, X: Any) -> Array:
         """Mixing weights given x.
@@ -182,8 +183,9 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
             If an argument cannot be used; the message names it.
         """
         batch = self._batch(X, offset=offset)
-        mean: Array = self.model_.expert.mean(self.theta_.expert, batch)
-        return mean * self.frame_.scale + self.frame_.loc
+        mean = self.model_.expert.mean(self.theta_.expert, batch)
+        reported: Array = mean * self.frame_.scale + self.frame_.loc
+        return reported
 
     def score_samples(self, X: Any, y: Any = None, *, offset: Any = None) -> Array:
         """Log density ``log p(y | x)`` of each row.

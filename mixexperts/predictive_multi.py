@@ -146,7 +146,7 @@ class MultivariatePredictive:
         -------
         ndarray of shape (n, K, d)
         """
-        return self._loc + self._scale * self._expert.mean(self._params, self._batch)
+        return np.asarray(self._loc + self._scale * self._expert.mean(self._params, self._batch))
 
     def mean(self) -> Array:
         """Mean.

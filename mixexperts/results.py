@@ -11,6 +11,7 @@ import numpy as np
 
 from mixexperts._archive import saveable
 from mixexperts._batch import Array
+from mixexperts._result_tables import own_label, several_means, several_table, union_design
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from mixexperts.estimators import MoERegressor
     from mixexperts.formula import FormulaSpec
     from mixexperts.predictive import Predictive
+    from mixexperts.predictive_multi import MultivariatePredictive
 
 
 @dataclass(frozen=True)
@@ -198,10 +200,15 @@ class MoEResults:
 
     @property
     def expert_table(self) -> pd.DataFrame:
-        """Expert parameters: one row per term and the scale, one column per expert."""
+        """Expert parameters: one row per term and the scale, one column per expert.
+
+        Of several responses one row per response and term, ``y1: x``, and their covariances.
+        """
         import pandas as pd
 
         est = self.estimator
+        if est.model_.expert.multivariate:
+            return several_table(est, self.spec.y_names, self._experts())
         rows: dict[str, Array] = {}
         if est.frame_.expert_map.intercept:
             rows[own_label("Intercept", est.expert_terms_)] = est.intercept_
@@ -295,7 +302,10 @@ class MoEResults:
         frame = self._data(data)
         if offset is None and data is None:
             offset = self._fit_offset
-        built = self.spec.transform(frame, response=response, offset=offset, missing=missing)
+        partial = self.estimator.model_.expert.allows_missing
+        built = self.spec.transform(
+            frame, response=response, offset=offset, missing=missing, partial=partial
+        )
         columns = union_design(built, frame.index[built.rows])
         return Rows(columns, built.y, built.extra.get("offset"), built.rows, frame.index)
 
@@ -308,7 +318,7 @@ class MoEResults:
             raise ValueError("data is missing: a loaded model holds no data; pass a data frame")
         return self.data
 
-    def predict(self, data: pd.DataFrame | None = None, *, offset: Any = None) -> pd.Series:
+    def predict(self, data: pd.DataFrame | None = None, *, offset: Any = None) -> Any:
         """Mean of the response for each row of a data frame (binomial: probability of success).
 
         Parameters
@@ -322,6 +332,7 @@ class MoEResults:
         Returns
         -------
         Series of length n, indexed as ``data``
+            Of several responses a DataFrame with a column each.
 
         Raises
         ------
@@ -332,6 +343,8 @@ class MoEResults:
 
         rows = self.design(data, offset=offset, missing="drop")
         mean = rows.spread(self.estimator.predict(rows.X, offset=rows.offset))
+        if mean.ndim == 2:
+            return several_means(mean, rows.index, self.spec.y_names)
         return pd.Series(mean, index=rows.index, name=self.spec.y_name)
 
     def predict_experts(
@@ -346,11 +359,14 @@ class MoEResults:
 
         Returns
         -------
-        DataFrame of shape (n, K)
+        DataFrame of shape (n, K), or of d responses (n, K d)
             Indexed as ``data``; NaN where values are missing.
         """
         rows = self.design(data, offset=offset, missing="drop")
-        return self._named(self.estimator.predict_experts(rows.X, offset=rows.offset), rows)
+        means = self.estimator.predict_experts(rows.X, offset=rows.offset)
+        if means.ndim == 3:
+            return several_means(rows.spread(means), rows.index, self.spec.y_names)
+        return self._named(means, rows)
 
     def gate_proba(self, data: pd.DataFrame | None = None, *, offset: Any = None) -> pd.DataFrame:
         """Mixing weights of each row given its features.
@@ -387,7 +403,7 @@ class MoEResults:
 
     def predictive(
         self, data: pd.DataFrame | None = None, *, offset: Any = None, trials: Any = None
-    ) -> Predictive:
+    ) -> Predictive | MultivariatePredictive:
         """Predictive distribution of the response for each row.
 
         Parameters
@@ -413,7 +429,7 @@ class MoEResults:
             if trials not in frame.columns:
                 raise ValueError(f"trials={trials!r} is not a column of data")
             trials = frame[trials]
-        return self.estimator.predictive(rows.X, offset=rows.offset, trials=trials)
+        return self.estimator.predictive(rows.X, offset=rows.offset, trials=trials)  # type: ignore[no-any-return]
 
     def _named(self, values: Array, rows: Rows) -> pd.DataFrame:
         import pandas as pd
@@ -482,18 +498,3 @@ class MoEResults:
 
         markup: str = summary(self, html.escape).as_html()
         return markup
-
-
-def own_label(name: str, terms: tuple[str, ...]) -> str:
-    """Label of a parameter that is no coefficient; in brackets where a column has its name."""
-    return f"({name})" if name in terms else name
-
-
-def union_design(built: Any, index: pd.Index) -> pd.DataFrame:
-    """Columns of experts and gate side by side, a column that both use only once."""
-    import pandas as pd
-
-    columns: dict[str, Array] = dict(zip(built.x_names, np.asarray(built.X, float).T, strict=True))
-    columns |= dict(zip(built.z_names, np.asarray(built.Z, float).T, strict=True))
-    # An estimator wants at least one column, be it one that neither room looks at.
-    return pd.DataFrame(columns or {"(none)": np.ones(len(index))}, index=index)

@@ -99,6 +99,10 @@ class Expert(ABC):
         """Which columns of y may be shifted and scaled to a common scale, (n_columns,) bool."""
         return np.full(n_columns, self.affine_response)
 
+    def correlates(self) -> bool:
+        """Whether responses may be correlated given the features and the expert."""
+        return False
+
     def discrete_columns(self, n_columns: int) -> Array:
         """Which columns of y take integers only, (n_columns,) bool."""
         return np.full(n_columns, self.discrete)
@@ -118,7 +122,7 @@ class Expert(ABC):
         return {}
 
     def covariance_within(self, params: Params, batch: Batch) -> Array:
-        """Covariances of the responses under each expert, (n, K, d, d), of multivariate families."""
+        """Covariances (n, K, d, d) of the responses under each expert of a multivariate family."""
         raise self._lacks("covariance_within")
 
     def marginal(self, params: Params, response: int) -> tuple[Expert, Params]:

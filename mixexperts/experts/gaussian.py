@@ -79,7 +79,7 @@ class Gaussian(Expert):
         from mixexperts.experts.multivariate import MultivariateGaussian
 
         return MultivariateGaussian(
-            covariance="tied" if self.shared_scale else self.covariance,
+            covariance="tied" if self.shared_scale else self.covariance,  # type: ignore[arg-type]
             degree=self.degree,
             fit_intercept=self.fit_intercept,
             covariance_floor=max(self.scale_floor**2, 1e-14),

@@ -258,20 +258,20 @@ class Joint(Expert):
             rows, part = self._rows(batch, j)
             found.append((rows, family.derivatives(own, part)))
         order = [(j, 0) for j in range(len(found))]
-        order += [(j, t) for j, (_, own) in enumerate(found) for t in range(1, len(own.designs))]
+        order += [(j, t) for j, (_, one) in enumerate(found) for t in range(1, len(one.designs))]
         n, n_experts, count = batch.n_rows, len(params["coef"]), len(order)
         slope, curve = np.zeros((count, n, n_experts)), np.zeros((count, count, n, n_experts))
         designs, tied = [], []
         for a, (j, t) in enumerate(order):
-            rows, own = found[j]
-            design = np.zeros((n, own.designs[t].shape[1]))
-            design[rows] = own.designs[t]
+            rows, one = found[j]
+            design = np.zeros((n, one.designs[t].shape[1]))
+            design[rows] = one.designs[t]
             designs.append(batch.X if t == 0 else design)
-            tied.append(own.tied[t])
-            slope[a, rows] = own.slope[t]
+            tied.append(one.tied[t])
+            slope[a, rows] = one.slope[t]
             for b, (i, s) in enumerate(order):
                 if i == j:
-                    curve[a, b, rows] = own.curve[t, s]
+                    curve[a, b, rows] = one.curve[t, s]
         return Derivatives(tuple(designs), slope, curve, tuple(tied))
 
     def n_params(self, params: Params) -> int:

@@ -103,6 +103,9 @@ class MultivariateGaussian(Expert):
     def takes_columns(self, n_columns: int) -> bool:
         return n_columns >= 2
 
+    def correlates(self) -> bool:
+        return self.covariance != "diag"
+
     def check_response(self, y: Array) -> None:
         """Two columns or more of real numbers; NaN where a response is missing, never all."""
         self.check_rows(y)
@@ -243,7 +246,8 @@ class MultivariateGaussian(Expert):
         d = covariance.shape[1]
         if self.covariance == "diag":
             variance = np.maximum(np.diagonal(covariance, axis1=1, axis2=2), self.covariance_floor)
-            return variance[:, :, None] * np.eye(d, dtype=covariance.dtype)
+            diagonal: Array = variance[:, :, None] * np.eye(d, dtype=covariance.dtype)
+            return diagonal
         if np.isfinite(covariance).all():
             values, vectors = np.linalg.eigh(covariance)
             for k in np.flatnonzero(values[:, 0] < self.covariance_floor):
@@ -429,7 +433,8 @@ class MultivariateGaussian(Expert):
 
     def residual(self, params: Params, batch: Batch) -> Array:
         """Residuals of each expert, (n, K, d); zero where the response is missing."""
-        return np.nan_to_num(batch.y[:, None] - self.mean(params, batch), nan=0.0)
+        lost = np.isnan(batch.y)[:, None]
+        return np.where(lost, 0.0, batch.y[:, None] - self.mean(params, batch))
 
     def distance(self, params: Params, batch: Batch) -> Array:
         """Mean squared residual of the observed responses, (n, K)."""
