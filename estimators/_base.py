@@ -16,7 +16,7 @@ from mixexperts._batch import Array
 from mixexperts._registry import resolve
 from mixexperts.em.checkpoint import Checkpoint, fingerprint, stored_seed
 from mixexperts.em.engine import EMResult, Model
-from mixexperts.em.passes import check_available, is_fused, is_served
+from mixexperts.em.passes import check_available, is_compiled, is_served
 from mixexperts.em.restarts import Restarts, Settings, Start, fit_restarts
 from mixexperts.em.streaming import Stream
 from mixexperts.errors import (
@@ -75,7 +75,7 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         model = model.rescaled(data.weight)
         columns, names = self._columns(data.n_features), self._names(data.n_features)
         # The compiled pass standardises rows as it reads them.
-        lazy = self.backend != "numpy" and is_fused(model)
+        lazy = self.backend != "numpy" and is_compiled(model)
         placed = data.place(model, columns, names, lazy, settings.backend)
         self._warn_about_design(placed.frame, data.n_rows)
         restarts = self._run(model, data, placed, settings)
