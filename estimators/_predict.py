@@ -42,6 +42,11 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
             X = validate_data(self, X, dtype=np.float64, reset=False)
         else:
             X, y = checks.validated(self, self.model_.expert, X, y, reset=False)
+            if self.model_.expert.multivariate and y.shape[1] != self.frame_.n_columns:
+                raise ValueError(
+                    f"y has {y.shape[1]} columns, but the model was fitted to "
+                    f"{self.frame_.n_columns} responses; give NaN for those that are missing"
+                )
         weight = None
         if sample_weight is not None:
             weight = checks.sample_weight_array(sample_weight, len(X))

@@ -38,8 +38,9 @@ def several_table(est: Any, responses: tuple[str, ...], experts: pd.Index) -> pd
             rows[f"{response}: {own_label('Intercept', terms)}"] = est.intercept_[:, j]
         for t, term in enumerate(terms):
             rows[f"{response}: {term}"] = est.coef_[:, j, t]
-    raw = est.frame_.raw(est.model_, est.theta_)
-    for (name, *of), values in est.model_.expert.table_rows(raw, responses).items():
+    frame, family = est.frame_, est.model_.expert
+    raw = family.raw(est.theta_.expert, frame.expert_map, frame.loc, frame.scale)
+    for (name, *of), values in family.table_rows(raw, responses).items():
         rows[f"{name}({', '.join(of)})"] = values
     return pd.DataFrame.from_dict(rows, orient="index", columns=experts)
 
