@@ -237,7 +237,7 @@ def test_sources_and_chunks_give_the_same_fit(rows):
 
 
 def test_many_rows_are_centred_block_by_block():
-    X, Y, label = draw(40_000, 3)
+    X, Y, _ = draw(40_000, 3)
     Y[::3, 1] = np.nan
     est = mx.MoERegressor(1, n_init=1).fit(X, Y)
     seen = ~np.isnan(Y[:, 1])
@@ -328,7 +328,7 @@ def test_joint_names_column_and_row_of_a_bad_value(rows):
     expert = Joint(["poisson", "poisson"])
     Y[:4, 1] = np.nan
     Y[9, 1] = 0.5
-    with pytest.raises(InvalidResponseError, match="column 1 of y: .*row 9 holds 0.5"):
+    with pytest.raises(InvalidResponseError, match=r"column 1 of y: .*row 9 holds 0\.5"):
         regressor(expert=expert).fit(X, Y)
     with pytest.raises(InvalidResponseError, match="2 families take a response of 2 columns"):
         regressor(expert=expert).fit(X, Y[:, :1])
@@ -537,7 +537,7 @@ def test_joint_in_a_formula(table):
     )
     assert list(res.expert_table.index)[-1] == "scale(a)"
     assert res.nobs == 600
-    with pytest.raises(ValueError, match="has 3 columns.*take another number"):
+    with pytest.raises(ValueError, match=r"has 3 columns.*take another number"):
         mx.moe("a + n + b ~ u | u", data=counts, family=Joint(["gaussian", "poisson"]))
 
 
