@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mixexperts.inference.selection import Selection, select
     from mixexperts.io import load
     from mixexperts.predictive import Predictive
+    from mixexperts.predictive_multi import MultivariatePredictive
     from mixexperts.results import MoEResults
 
 __version__ = "0.1.0"
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 _NAMES = {
     "MoERegressor": "mixexperts.estimators",
     "MoEResults": "mixexperts.results",
+    "MultivariatePredictive": "mixexperts.predictive_multi",
     "Predictive": "mixexperts.predictive",
     "Selection": "mixexperts.inference.selection",
     "load": "mixexperts.io",
@@ -48,6 +50,7 @@ _ROOMS = (
 __all__ = [
     "MoERegressor",
     "MoEResults",
+    "MultivariatePredictive",
     "Predictive",
     "Selection",
     "__version__",
