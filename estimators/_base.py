@@ -30,12 +30,11 @@ from mixexperts.estimators import _checks as checks
 from mixexperts.estimators._data import Data, Placed, Resident, Streamed
 from mixexperts.estimators._frame import Frame
 from mixexperts.estimators._predict import Predictions
+from mixexperts.estimators._several import refuse_constant
 from mixexperts.estimators._starts import StartMaker
 from mixexperts.experts.base import Expert
 from mixexperts.penalties.base import NoPenalty
 from mixexperts.sources import ArraySource, Source
-
-_EPS = float(np.finfo(float).eps)
 
 
 class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
@@ -236,35 +235,7 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
                 f"n_experts={n_experts} is more than the {n} rows of positive weight "
                 f"(n_samples = {n}); ask for fewer experts or give more rows"
             )
-        without = np.flatnonzero(np.isnan(np.atleast_1d(data.response_range[1])))
-        if without.size:
-            raise ValueError(
-                f"column {without[0]} of y holds no value in the rows of positive weight; leave "
-                "that response out"
-            )
-        # A probability is at most one: the likelihood of constant counts has a bound.
-        lowest, highest = map(np.atleast_1d, data.response_range)
-        continuous = ~expert.discrete_columns(len(lowest))
-        size = np.maximum(abs(lowest), abs(highest))
-        constant = np.flatnonzero(continuous & (highest - lowest <= 4.0 * _EPS * size))
-        if constant.size:
-            what = "y - offset" if data.has_offset else "y"
-            what = f"column {constant[0]} of {what}" if expert.multivariate else what
-            if n == 1:
-                raise ValueError(
-                    "X and y hold 1 sample (n_samples = 1); a mixture of experts needs at least "
-                    "two rows with different y"
-                )
-            raise ValueError(
-                f"{what} is constant (= {lowest[constant[0]]:g}); its likelihood has no maximum. "
-                "Give a response that varies"
-            )
-        column = data.dependent_response() if expert.correlates() else None
-        if column is not None:
-            raise ValueError(
-                f"column {column} of y is a linear combination of the columns before it, so that "
-                "the likelihood has no maximum; leave it out"
-            )
+        refuse_constant(data, expert)
 
     def _names(self, n_features: int) -> tuple[str, ...]:
         if hasattr(self, "feature_names_in_"):

@@ -337,6 +337,11 @@ class MultivariatePredictive:
     def cdf(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refused, as ``sf``, ``ppf``, ``median``, ``interval``, ``hdr`` and ``mode`` are.
 
+        Parameters
+        ----------
+        *args, **kwargs
+            Whatever they are.
+
         Raises
         ------
         UnsupportedCombinationError
