@@ -84,6 +84,15 @@ def response_matrix(y: Any) -> Array:
         raise ValueError(f"y cannot be read as numbers: {error}") from error
 
 
+def same_responses(y: Array, n_responses: int) -> None:
+    """Refuse new rows with another number of responses than the fit."""
+    if y.shape[1] != n_responses:
+        raise ValueError(
+            f"y has {y.shape[1]} columns, but the model was fitted to {n_responses} responses; "
+            "give NaN for those that are missing"
+        )
+
+
 def takes_several(expert: Any) -> bool:
     """Whether experts, by name or instance, take several responses; False where they are none."""
     try:

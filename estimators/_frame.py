@@ -62,15 +62,24 @@ class Frame:
         offset: Array | None,
         columns: tuple[Array, Array],
         names: tuple[str, ...],
+        unit: Array | None = None,
     ) -> Frame:
-        """Learn centres, scales and bases from rows, all of positive weight."""
-        if len(X) > _BLOCK_ROWS:
-            return cls._of_blocks(model, X, y, weight, offset, columns, names)
+        """Learn centres, scales and bases from rows, all of positive weight.
 
-        def design(take: Array, **how: Any) -> DesignMap:
+        With ``unit`` (n,), ascending, the weights are those of the sampling units (u,).
+        """
+        if len(X) > _BLOCK_ROWS and unit is None:
+            return cls._of_blocks(model, X, y, weight, offset, columns, names)
+        units = X, weight
+        if unit is not None:  # the gate sees each unit once
+            units = X[_first_rows(unit)], weight
+            weight = weight[unit]
+
+        def design(take: Array, gate: bool = False, **how: Any) -> DesignMap:
+            rows, weights = units if gate else (X, weight)
             whole = len(take) == X.shape[1] and (np.diff(take) == 1).all()
             return DesignMap.fit(
-                X if whole else X[:, take], weight, tuple(names[j] for j in take), **how
+                rows if whole else rows[:, take], weights, tuple(names[j] for j in take), **how
             )
 
         def location() -> Location:
@@ -80,7 +89,8 @@ class Frame:
             centre = weighted_mean(response, weight)
             return float(centre), float(root_mean_square(response - centre, weight)), None
 
-        return cls._of(model, columns, design, location)
+        gate_design = None if unit is None else functools.partial(design, gate=True)
+        return cls._of(model, columns, design, location, gate_design)
 
     @classmethod
     def _of_blocks(
@@ -152,6 +162,7 @@ class Frame:
         columns: tuple[Array, Array],
         design: Callable[..., DesignMap],
         location: Callable[[], Location],
+        gate_design: Callable[..., DesignMap] | None = None,
     ) -> Frame:
         maps: dict[Any, DesignMap] = {}
         keys = []
@@ -163,9 +174,13 @@ class Frame:
             options = {"orthogonalize": penalty.is_null}
             if room is model.gate:
                 options |= model.gate.design_options()
-            keys.append((degree, intercept, tuple(sorted(options.items())), tuple(take)))
+            own = gate_design if room is model.gate else None
+            keys.append(
+                (degree, intercept, tuple(sorted(options.items())), tuple(take), own is None)
+            )
             if keys[-1] not in maps:
-                maps[keys[-1]] = design(take, degree=degree, intercept=intercept, **options)
+                make = own or design
+                maps[keys[-1]] = make(take, degree=degree, intercept=intercept, **options)
         fault = model.gate.design_fault(maps[keys[1]])
         if fault is not None:
             raise DesignError(fault)
@@ -190,23 +205,31 @@ class Frame:
         offset: Array | None,
         *,
         lazy: bool = False,
+        unit: Array | None = None,
+        log_prior: Array | None = None,
     ) -> Batch:
         """The engine's view of rows; without y the response is a placeholder.
 
-        ``lazy`` leaves plain designs to be made by the kernel that reads them.
+        ``lazy`` leaves plain designs to be made by the kernel that reads them. ``unit`` (n,)
+        numbers the sampling units, ascending; weights and evidence then are theirs.
         """
         n = X.shape[0]
         design = self._design(self.expert_map, X, self.expert_columns, lazy)
         # The same columns are held once, and their products are made once per pass.
-        same = np.array_equal(self.expert_columns, self.gate_columns) and (
-            self.expert_map.same_columns(self.gate_map)
+        same = (
+            unit is None
+            and np.array_equal(self.expert_columns, self.gate_columns)
+            and self.expert_map.same_columns(self.gate_map)
         )
+        units = X if unit is None else X[_first_rows(unit)]
         return Batch(
             y=np.zeros((n, *np.shape(self.loc))) if y is None else self.response(y),
             designs={"mean": design},
-            Z=design if same else self._design(self.gate_map, X, self.gate_columns, lazy),
-            weight=np.ones(n) if weight is None else weight,
+            Z=design if same else self._design(self.gate_map, units, self.gate_columns, lazy),
+            weight=np.ones(len(units)) if weight is None else weight,
+            unit=unit,
             offset=None if offset is None else offset / self.scale,
+            log_prior=log_prior,
         )
 
     @staticmethod
@@ -220,23 +243,29 @@ class Frame:
         scaled: Array = (y - self.loc) / self.scale
         return scaled
 
-    def log_jacobian(self, total_weight: float) -> float:
-        """What the scaling of y, and of x in a joint density, adds to a log-likelihood."""
-        volume = self.log_volume()
+    def log_jacobian(self, row_weight: float, unit_weight: float | None = None) -> float:
+        """What the scaling of y, and of x in a joint density, adds to a log-likelihood.
+
+        ``unit_weight`` is the total weight of the sampling units, where these are not the rows.
+        Of several responses each counts by its share of the weight of the fit.
+        """
+        units = row_weight if unit_weight is None else unit_weight
+        volume = units * self.log_volume()
         if np.ndim(self.scale):
             shares = 1.0 if self.observed is None else self.observed
-            return total_weight * (volume - float(np.sum(shares * np.log(self.scale))))
-        return total_weight * (volume - math.log(self.scale))
+            return volume - row_weight * float(np.sum(shares * np.log(self.scale)))
+        return volume - row_weight * math.log(self.scale)
+
+    def log_scale(self, batch: Batch) -> Array:
+        """What the scaling of y takes off the log density of sampling units, (u,)."""
+        rows = np.ones((batch.n_rows, 1)) * np.log(self.scale)
+        if np.ndim(self.scale):  # of the responses that are not missing
+            rows = np.where(np.isnan(batch.y), 0.0, rows).sum(axis=1, keepdims=True)
+        return batch.sum_units(rows)[:, 0]
 
     def log_volume(self) -> float:
         """What the scaling of x in a joint density adds to the log density of a row."""
         return self.gate_map.log_volume() if self.gate_is_joint else 0.0
-
-    def log_scale(self, y: Array) -> Any:
-        """What the scaling of y takes off the log density of rows: a number, or (n,)."""
-        if np.ndim(self.scale):
-            return (~np.isnan(y)) @ np.log(self.scale)
-        return np.log(self.scale)
 
     @property
     def n_columns(self) -> int:
@@ -277,3 +306,8 @@ def _several(response: Array, weight: Array) -> Location:
     ]
     shares = np.array([own.sum() for _, own in found]) / weight.sum()
     return centres, np.array(spreads), shares
+
+
+def _first_rows(unit: Array) -> Array:
+    """First row of each sampling unit, from their ascending numbers."""
+    return np.flatnonzero(np.diff(unit, prepend=-1))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from mixexperts._batch import Array
 
 if TYPE_CHECKING:
@@ -15,16 +13,6 @@ if TYPE_CHECKING:
 def own_label(name: str, terms: tuple[str, ...]) -> str:
     """Label of a parameter that is no coefficient; in brackets where a column has its name."""
     return f"({name})" if name in terms else name
-
-
-def union_design(built: Any, index: pd.Index) -> pd.DataFrame:
-    """Columns of experts and gate side by side, a column that both use only once."""
-    import pandas as pd
-
-    columns: dict[str, Array] = dict(zip(built.x_names, np.asarray(built.X, float).T, strict=True))
-    columns |= dict(zip(built.z_names, np.asarray(built.Z, float).T, strict=True))
-    # An estimator wants at least one column, be it one that neither room looks at.
-    return pd.DataFrame(columns or {"(none)": np.ones(len(index))}, index=index)
 
 
 def several_table(est: Any, responses: tuple[str, ...], experts: pd.Index) -> pd.DataFrame:
@@ -45,13 +33,12 @@ def several_table(est: Any, responses: tuple[str, ...], experts: pd.Index) -> pd
     return pd.DataFrame.from_dict(rows, orient="index", columns=experts)
 
 
-def several_means(values: Array, index: pd.Index, responses: tuple[str, ...]) -> pd.DataFrame:
-    """Means (n, d) by response, or (n, K, d) by expert and response."""
+def named(values: Array, index: pd.Index, responses: tuple[str, ...]) -> pd.DataFrame:
+    """Values (n, K) by expert, or (n, K, d) by expert and response."""
     import pandas as pd
 
-    if values.ndim == 2:
-        columns = pd.Index(list(responses), name="response")
-        return pd.DataFrame(values, index=index, columns=columns)
-    experts = range(1, values.shape[1] + 1)
-    pairs = pd.MultiIndex.from_product([experts, list(responses)], names=["expert", "response"])
-    return pd.DataFrame(values.reshape(len(values), -1), index=index, columns=pairs)
+    experts: pd.Index = pd.RangeIndex(1, values.shape[1] + 1, name="expert")
+    if values.ndim == 3:
+        pairs = [(k, name) for k in experts for name in responses]
+        experts = pd.MultiIndex.from_tuples(pairs, names=["expert", "response"])
+    return pd.DataFrame(values.reshape(len(values), -1), index=index, columns=experts)

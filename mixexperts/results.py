@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import importlib
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
 
 from mixexperts._archive import saveable
 from mixexperts._batch import Array
-from mixexperts._result_tables import own_label, several_means, several_table, union_design
+from mixexperts._result_tables import named, own_label, several_table
+from mixexperts._rows import Rows, union_design
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,35 +17,6 @@ if TYPE_CHECKING:
     from mixexperts.estimators import MoERegressor
     from mixexperts.formula import FormulaSpec
     from mixexperts.predictive import Predictive
-    from mixexperts.predictive_multi import MultivariatePredictive
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows as the estimator sees them.
-
-    Attributes
-    ----------
-    X : DataFrame of shape (m, n_columns)
-    y, offset : ndarray of shape (m,) or None
-    kept : ndarray of int of shape (m,)
-        Their positions among the n rows of the data.
-    index : Index of length n
-    """
-
-    X: pd.DataFrame
-    y: Array | None
-    offset: Array | None
-    kept: Array
-    index: pd.Index
-
-    def spread(self, values: Array) -> Array:
-        """Values of the kept rows (m, ...) at their places among all rows, NaN elsewhere."""
-        if len(values) == len(self.index):
-            return values
-        full = np.full((len(self.index), *values.shape[1:]), np.nan)
-        full[self.kept] = values
-        return full
 
 
 @saveable("MoEResults")
@@ -72,15 +41,21 @@ class MoEResults:
         Criteria against the number of experts, if several were fitted.
     data, offset : DataFrame and ndarray of shape (n,), optional
         The n rows used, by reference, and their offset if it came as an array. Neither is saved.
+    groups : str or ndarray of shape (n,), optional
+        Column of the groups of rows that share one expert, or their labels (not saved).
+    evidence : dict, optional
+        ``log_prior`` and ``partial_labels`` of the n rows; not saved.
 
     Attributes
     ----------
-    estimator, spec, n_dropped, selection, data, formula
+    estimator, spec, n_dropped, selection, data, evidence, formula
         As given; the formula is that of experts and gate.
     llf, aic, bic, icl : float
         Log-likelihood and criteria (lower is better) on the data of the fit.
     nobs, df_model, df_resid : float, int, float
         Rows used, or the sum of their weights; free parameters; the difference.
+    ngroups : float or None
+        Groups of rows that share one expert, the n of BIC.
     converged, restarts : bool, DataFrame
         Whether the best start converged; one row per start.
     """
@@ -95,6 +70,8 @@ class MoEResults:
         selection: pd.DataFrame | None = None,
         data: pd.DataFrame | None = None,
         offset: Array | None = None,
+        groups: Any = None,
+        evidence: dict[str, Any] | None = None,
     ) -> None:
         self.estimator = estimator
         self.spec = spec
@@ -104,9 +81,12 @@ class MoEResults:
         self._criteria = criteria
         # An offset given as an array belongs to the data of the fit, and goes where they go.
         self._fit_offset = offset
+        self._groups, self.evidence = groups, evidence or {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "data": None, "_fit_offset": None}
+        groups = self._groups if isinstance(self._groups, str) else None
+        gone = {"data": None, "_fit_offset": None, "evidence": {}}
+        return {**vars(self), **gone, "_groups": groups}
 
     def to_state(self) -> dict[str, Any]:
         """What a saved file holds; the data are not in it.
@@ -125,7 +105,7 @@ class MoEResults:
         from mixexperts.formula import FormulaSpec
 
         results = cls.__new__(cls)
-        vars(results).update(state)
+        vars(results).update({"_groups": None, "evidence": {}, **state})
         results.spec = FormulaSpec.from_state(state["spec"])
         return results
 
@@ -176,7 +156,14 @@ class MoEResults:
     @property
     def nobs(self) -> float:
         """Number of rows used, or the sum of their weights."""
-        return float(self.estimator.weight_sum_)
+        est = self.estimator
+        return float(getattr(est, "row_weight_sum_", est.weight_sum_))
+
+    @property
+    def ngroups(self) -> float | None:
+        """Number of groups, or the sum of their weights; None where rows stand alone."""
+        grouped = getattr(self.estimator, "has_groups_", False)
+        return float(self.estimator.weight_sum_) if grouped else None
 
     @property
     def df_model(self) -> int:
@@ -200,10 +187,7 @@ class MoEResults:
 
     @property
     def expert_table(self) -> pd.DataFrame:
-        """Expert parameters: one row per term and the scale, one column per expert.
-
-        Of several responses one row per response and term, ``y1: x``, and their covariances.
-        """
+        """Expert parameters, one column per expert: terms (``y1: x`` of several y) and scales."""
         import pandas as pd
 
         est = self.estimator
@@ -274,6 +258,7 @@ class MoEResults:
         *,
         response: bool = False,
         offset: Any = None,
+        groups: Any = None,
         missing: Literal["drop", "raise", "none"] = "raise",
     ) -> Rows:
         """Columns that the estimator sees for data (by default those of the fit), and y.
@@ -285,6 +270,8 @@ class MoEResults:
             Whether to evaluate the response too.
         offset : array-like of shape (n,), optional
             By default the offset of the fit, if there was one.
+        groups : str or array-like of shape (n,), optional
+            With ``response``, and of a fit that had groups: by default their column.
         missing : {"raise", "drop", "none"}, default="raise"
             What to do with rows that lack a value.
 
@@ -302,12 +289,21 @@ class MoEResults:
         frame = self._data(data)
         if offset is None and data is None:
             offset = self._fit_offset
-        partial = self.estimator.model_.expert.allows_missing
+        if not response or self.ngroups is None:
+            groups = None
+        elif groups is None and (data is None or isinstance(self._groups, str)):
+            groups = self._groups
         built = self.spec.transform(
-            frame, response=response, offset=offset, missing=missing, partial=partial
+            frame,
+            response=response,
+            offset=offset,
+            groups=groups,
+            missing=missing,
+            partial=self.estimator.model_.expert.allows_missing,
         )
         columns = union_design(built, frame.index[built.rows])
-        return Rows(columns, built.y, built.extra.get("offset"), built.rows, frame.index)
+        extra = built.extra.get("offset"), built.rows, frame.index, built.extra.get("groups")
+        return Rows(columns, built.y, *extra)
 
     def _data(self, data: pd.DataFrame | None) -> pd.DataFrame:
         if data is not None:
@@ -331,8 +327,7 @@ class MoEResults:
 
         Returns
         -------
-        Series of length n, indexed as ``data``
-            Of several responses a DataFrame with a column each.
+        Series of length n (of d responses a DataFrame (n, d)), indexed as ``data``
 
         Raises
         ------
@@ -344,7 +339,7 @@ class MoEResults:
         rows = self.design(data, offset=offset, missing="drop")
         mean = rows.spread(self.estimator.predict(rows.X, offset=rows.offset))
         if mean.ndim == 2:
-            return several_means(mean, rows.index, self.spec.y_names)
+            return pd.DataFrame(mean, rows.index, pd.Index(self.spec.y_names, name="response"))
         return pd.Series(mean, index=rows.index, name=self.spec.y_name)
 
     def predict_experts(
@@ -363,10 +358,7 @@ class MoEResults:
             Indexed as ``data``; NaN where values are missing.
         """
         rows = self.design(data, offset=offset, missing="drop")
-        means = self.estimator.predict_experts(rows.X, offset=rows.offset)
-        if means.ndim == 3:
-            return several_means(rows.spread(means), rows.index, self.spec.y_names)
-        return self._named(means, rows)
+        return self._named(self.estimator.predict_experts(rows.X, offset=rows.offset), rows)
 
     def gate_proba(self, data: pd.DataFrame | None = None, *, offset: Any = None) -> pd.DataFrame:
         """Mixing weights of each row given its features.
@@ -384,26 +376,34 @@ class MoEResults:
         rows = self.design(data, offset=offset, missing="drop")
         return self._named(self.estimator.gate_proba(rows.X), rows)
 
-    def posterior(self, data: pd.DataFrame | None = None, *, offset: Any = None) -> pd.DataFrame:
+    def posterior(
+        self, data: pd.DataFrame | None = None, *, offset: Any = None, groups: Any = None
+    ) -> pd.DataFrame:
         """Responsibilities: probabilities of the experts given features and response.
 
         Parameters
         ----------
         data, offset
-            As in :meth:`predict`, which also names the errors.
+            As in :meth:`predict`, which also names the errors. Evidence about the experts
+            counts for the data of the fit.
+        groups : str or array-like of shape (n,), optional
+            Groups of the rows, of a fit that had them; by default their column.
 
         Returns
         -------
         DataFrame of shape (n, K)
             Indexed as ``data``; NaN where values are missing.
         """
-        rows = self.design(data, response=True, offset=offset, missing="drop")
-        resp = self.estimator.responsibilities(rows.X, rows.y, offset=rows.offset)
+        rows = self.design(data, response=True, offset=offset, groups=groups, missing="drop")
+        known = self.evidence if data is None else {}
+        resp = self.estimator.responsibilities(
+            rows.X, rows.y, offset=rows.offset, groups=rows.groups, **known
+        )
         return self._named(resp, rows)
 
     def predictive(
         self, data: pd.DataFrame | None = None, *, offset: Any = None, trials: Any = None
-    ) -> Predictive | MultivariatePredictive:
+    ) -> Predictive:
         """Predictive distribution of the response for each row.
 
         Parameters
@@ -432,9 +432,7 @@ class MoEResults:
         return self.estimator.predictive(rows.X, offset=rows.offset, trials=trials)  # type: ignore[no-any-return]
 
     def _named(self, values: Array, rows: Rows) -> pd.DataFrame:
-        import pandas as pd
-
-        return pd.DataFrame(rows.spread(values), index=rows.index, columns=self._experts())
+        return named(rows.spread(values), rows.index, self.spec.y_names)
 
     # --- reading -----------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +40,8 @@ class Source:
         Name of the response.
     which : int or None
         Number of the response to draw, of several.
+    extra : mapping
+        What responsibilities take beside: groups of the rows, evidence about their experts.
     """
 
     estimator: Any
@@ -52,6 +54,7 @@ class Source:
     gate_variables: tuple[str, ...]
     response: str
     which: int | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def heights(self) -> Array:
@@ -169,7 +172,9 @@ class Source:
 
     def responsibilities(self) -> Array:
         """Posterior probabilities of the experts in each row, (n, K)."""
-        resp: Array = self.estimator.responsibilities(self.X, self.y, offset=self.offset)
+        resp: Array = self.estimator.responsibilities(
+            self.X, self.y, offset=self.offset, **self.extra
+        )
         return resp
 
 
@@ -180,6 +185,7 @@ def source(
     *,
     data: Any = None,
     offset: Any = None,
+    groups: Any = None,
     response: bool = False,
     which: Any = None,
     drawn: bool = False,
@@ -198,13 +204,14 @@ def source(
     if hasattr(model, "spec") and hasattr(model, "estimator"):
         if X is not None or y is not None:
             raise ValueError("X and y go with an estimator; results take data=, a data frame")
-        found = _from_results(model, data, offset, response)
+        found = _from_results(model, data, offset, groups, response)
         names = model.spec.y_names
     else:
         fitted(model)
         if data is not None:
             raise ValueError("data= goes with results of a formula; an estimator takes X and y")
         found = _from_estimator(model, X, y, offset, response)
+        found = replace(found, extra={"groups": groups})
         names = tuple(str(name) for name in getattr(y, "columns", ()))
     if not found.estimator.model_.expert.multivariate:
         if which is not None:
@@ -245,12 +252,12 @@ def fitted(model: Any) -> Any:
     return estimator
 
 
-def _from_results(results: Any, data: Any, offset: Any, response: bool) -> Source:
+def _from_results(results: Any, data: Any, offset: Any, groups: Any, response: bool) -> Source:
     import pandas as pd
 
     if data is not None and not isinstance(data, pd.DataFrame):
         data = pd.DataFrame(data)
-    rows = results.design(data, response=response, offset=offset, missing="drop")
+    rows = results.design(data, response=response, offset=offset, groups=groups, missing="drop")
     frame = results.data if data is None else data
     spec = results.spec
     several = fitted(results).model_.expert.multivariate
@@ -267,6 +274,7 @@ def _from_results(results: Any, data: Any, offset: Any, response: bool) -> Sourc
         variables=variables,
         gate_variables=tuple(name for name in variables if _position(name, spec.gate) >= 0),
         response=f"share of {spec.y_name.partition(' + ')[0]}" if two else spec.y_name,
+        extra={"groups": rows.groups, **(results.evidence if data is None else {})},
     )
 
 
