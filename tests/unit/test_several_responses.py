@@ -218,6 +218,38 @@ def test_a_fit_goes_on_from_parameters_labels_and_models(rows, fitted, tmp_path)
         regressor(init=raw | {"covariance": -raw["covariance"]}).fit(X, Y)
 
 
+@pytest.mark.parametrize("family", ["gaussian", "joint"])
+def test_rows_of_a_group_share_an_expert(family):
+    X, Y, label = draw(60, 11)
+    subject = np.repeat(np.arange(60), 4)
+    rng = np.random.default_rng(12)
+    x = X[subject] + rng.standard_normal((240, 2)) * [0.0, 1.0]  # the gate's column is constant
+    noise = 0.4 * rng.standard_normal((240, 2))
+    y = INTERCEPT[label[subject]] + np.einsum("ndp,np->nd", COEF[label[subject]], x) + noise
+    y[rng.random((240, 2)) < 0.15] = np.nan
+    y[np.isnan(y).all(axis=1)] = 0.5
+    expert = Joint(["gaussian", "gaussian"]) if family == "joint" else "gaussian"
+    est = regressor(gate_features=[0], expert=expert).fit(x, y, groups=subject)
+    resp = est.responsibilities(x, y, groups=subject)
+    assert (resp.argmax(axis=1) == label[subject]).mean() > 0.95
+    total = est.score_samples(x, y, groups=subject).sum()
+    assert total == pytest.approx(est.log_likelihood_, rel=1e-9)
+    assert est.aic(x, y, groups=subject) == pytest.approx(-2 * total + 2 * est.n_parameters_)
+
+
+def test_blocks_are_learnt_one_after_the_other():
+    X, Y, label = draw(6000, 13)
+    Y[::4, 0] = np.nan
+    est = regressor(init=label[:1000], n_init=1)
+    for i in range(0, 6000, 1000):
+        est.partial_fit(X[i : i + 1000], Y[i : i + 1000])
+    whole = regressor(init=label).fit(X, Y)
+    assert_allclose(est.coef_, whole.coef_, atol=0.1)
+    assert_allclose(est.covariance_, whole.covariance_, atol=0.1)
+    first = est.score_samples(X[:1000], Y[:1000]).sum() / 1000
+    assert est.history_[0] == pytest.approx(first, abs=0.1)
+
+
 # --- data -----------------------------------------------------------------------------------------
 
 
