@@ -42,3 +42,12 @@ def named(values: Array, index: pd.Index, responses: tuple[str, ...]) -> pd.Data
         pairs = [(k, name) for k in experts for name in responses]
         experts = pd.MultiIndex.from_tuples(pairs, names=["expert", "response"])
     return pd.DataFrame(values.reshape(len(values), -1), index=index, columns=experts)
+
+
+def named_means(mean: Array, index: pd.Index, responses: tuple[str, ...]) -> Any:
+    """Means (n,) as a Series, of several responses (n, d) as a DataFrame."""
+    import pandas as pd
+
+    if mean.ndim == 2:
+        return pd.DataFrame(mean, index, pd.Index(list(responses), name="response"))
+    return pd.Series(mean, index=index, name=" + ".join(responses))

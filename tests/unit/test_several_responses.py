@@ -220,7 +220,7 @@ def test_a_fit_goes_on_from_parameters_labels_and_models(rows, fitted, tmp_path)
 
 @pytest.mark.parametrize("family", ["gaussian", "joint"])
 def test_rows_of_a_group_share_an_expert(family):
-    X, Y, label = draw(60, 11)
+    X, _, label = draw(60, 11)
     subject = np.repeat(np.arange(60), 4)
     rng = np.random.default_rng(12)
     x = X[subject] + rng.standard_normal((240, 2)) * [0.0, 1.0]  # the gate's column is constant
