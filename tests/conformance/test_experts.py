@@ -69,6 +69,24 @@ def is_lattice(expert, params, batch, rng):
     return bool((drawn == np.round(drawn)).all())
 
 
+def blank(expert, batch, n):
+    """Placeholders of n values, (n,) or of a multivariate family (n, d)."""
+    return np.zeros((n, batch.y.shape[1])) if expert.multivariate else np.zeros(n)
+
+
+def several_nodes(expert, params, batch, row, k):
+    """Points and weights that sum a density over all responses of a multivariate family."""
+    mean, width = expert.mean(params, batch)[row, k], expert.variance(params, batch)[row, k] ** 0.5
+    axes = []
+    for j, lattice in enumerate(expert.discrete_columns(len(mean))):
+        t = np.linspace(-6.0, 6.0, 481)
+        y, weight = mean[j] + width[j] * np.sinh(t), (t[1] - t[0]) * width[j] * np.cosh(t)
+        axes.append((np.arange(300.0), np.ones(300)) if lattice else (y, weight))
+    points = np.stack([g.ravel() for g in np.meshgrid(*(y for y, _ in axes))], axis=1)
+    weights = np.prod([g.ravel() for g in np.meshgrid(*(w for _, w in axes))], axis=0)
+    return points, weights
+
+
 def offers(expert, method):
     return getattr(type(expert), method) is not getattr(Expert, method)
 
@@ -116,7 +134,13 @@ def test_density_integrates_to_one(setting, rng):
     expert, params, batch = setting
     for row in range(3):
         mean = expert.mean(params, batch)[row]
-        if is_lattice(expert, params, batch, rng):
+        if expert.multivariate:
+            mass = np.empty(len(mean))
+            for k in range(len(mean)):
+                y, node = several_nodes(expert, params, batch, row, k)
+                density = np.exp(expert.log_prob(params, one_row(expert, batch, row, y))[:, k])
+                mass[k] = density @ node
+        elif is_lattice(expert, params, batch, rng):
             y = np.arange(0.0, 2000.0)
             mass = np.exp(expert.log_prob(params, one_row(expert, batch, row, y))).sum(axis=0)
         else:
@@ -132,14 +156,16 @@ def test_density_integrates_to_one(setting, rng):
 def test_samples_have_the_mean_and_the_variance(setting, rng):
     expert, params, batch = setting
     for row, k in ((0, 0), (1, 2)):
-        many = one_row(expert, batch, row, np.zeros(DRAWS))
+        many = one_row(expert, batch, row, blank(expert, batch, DRAWS))
         drawn = expert.sample(params, many, np.full(DRAWS, k), rng)
         deviation = drawn - expert.mean(params, batch)[row, k]
-        assert abs(deviation.mean()) <= ERRORS * deviation.std() / np.sqrt(DRAWS)
+        allowed = ERRORS * deviation.std(axis=0) / np.sqrt(DRAWS)
+        assert (abs(deviation.mean(axis=0)) <= allowed).all()
         if offers(expert, "variance"):
             square = deviation**2
             variance = expert.variance(params, batch)[row, k]
-            assert abs(square.mean() - variance) <= ERRORS * square.std() / np.sqrt(DRAWS)
+            allowed = ERRORS * square.std(axis=0) / np.sqrt(DRAWS)
+            assert (abs(square.mean(axis=0) - variance) <= allowed).all()
 
 
 def test_samples_come_from_the_expert_that_the_label_names(setting, rng):
@@ -175,6 +201,26 @@ def test_cdf_and_quantile_are_inverse(setting, rng):
                 assert (expert.cdf(params, below)[:, k] < probability * (1 + 1e-9)).all()
             else:
                 assert_allclose(reached, probability, rtol=1e-9)
+
+
+def test_marginals_are_those_of_the_responses_together(setting, rng):
+    """Means, variances, and the density of a response with the others summed out."""
+    expert, params, batch = setting
+    if not expert.multivariate:
+        return
+    d = batch.y.shape[1]
+    covariance = expert.covariance_within(params, batch)
+    assert_allclose(np.diagonal(covariance, axis1=2, axis2=3), expert.variance(params, batch))
+    for j in range(d):
+        family, own = expert.marginal(params, j)
+        alone = dataclasses.replace(batch, y=batch.y[:, j])
+        assert_allclose(family.mean(own, alone), expert.mean(params, batch)[:, :, j], rtol=1e-13)
+        assert_allclose(family.variance(own, alone), covariance[:, :, j, j], rtol=1e-13)
+        # a response that is missing is summed out
+        lost = np.full_like(batch.y, np.nan)
+        lost[:, j] = batch.y[:, j]
+        left = expert.log_prob(params, dataclasses.replace(batch, y=lost))
+        assert_allclose(left, family.log_prob(own, alone), rtol=1e-12, atol=1e-12)
 
 
 def test_cdf_is_the_integral_of_the_density(setting, rng):
@@ -272,7 +318,7 @@ def test_number_of_parameters_of_one_expert(setting):
     n_experts = len(next(iter(params.values())))
     each, total = expert.n_params_each(params), expert.n_params(params)
     assert 0 <= total - n_experts * each <= each + 1
-    assert set(params) == set(type(expert).param_names)
+    assert set(params) == set(expert.param_names)
 
 
 def test_saved_family_comes_back(expert, tmp_path):

@@ -134,7 +134,8 @@ def test_pack_and_unpack_are_inverse(gate, expert, case):
     packed = model.pack(theta)
     assert packed.shape == (model.n_params(theta),)
     again = model.unpack(packed, theta)
-    assert_allclose(model.pack(again), packed, rtol=1e-14)
+    # parameters of order one; those through a matrix factor round in the last digits
+    assert_allclose(model.pack(again), packed, rtol=1e-14, atol=1e-14)
     assert_allclose(model.log_joint(again, batch), model.log_joint(theta, batch), rtol=1e-13)
 
 
