@@ -115,6 +115,8 @@ def test_one_update_ascends(gate, expert, kind, case):
     stats = em_pass(model, theta, batch)
     here = model.pack(theta)
     step = model.pack(model.map_step(theta, stats)) - here
+    if not here.size or not model.score(theta, stats).any():
+        return  # nothing to learn
     assert model.score(theta, stats) @ step > 0  # a direction of ascent
     start = objective(model, theta, batch)
     trials = (
@@ -202,7 +204,9 @@ BIAS_ALLOWED = 1.0 / 3.0
 
 
 def test_sampling_then_fitting_recovers_the_truth(gate, expert, case, tools, rng):
-    model, _, batch = case(gate, expert, "plain", n_units=500, n_experts=2)
+    model, first, batch = case(gate, expert, "plain", n_units=500, n_experts=2)
+    if not expert.n_params(first.expert):
+        return  # experts without parameters are all alike
     theta = tools.separated_theta(model, batch, rng)
     truth, estimates = model.pack(theta), []
     for _ in range(N_REPLICATES):
