@@ -73,8 +73,6 @@ def _block(model: Model, theta: Theta, batch: Batch) -> Array:
     rows = _Rows(np.ascontiguousarray(resp.T), np.exp(numpy_.log_softmax(score)).T, derivatives)
     groups = [_Group(Z, None, False)] * (resp.shape[1] > 1)
     groups += [_Group(d, t, derivatives.tied[t]) for t, d in enumerate(derivatives.designs)]
-    if not groups:  # one expert without parameters
-        return np.zeros((0, 0))
     blocks: list[list[Array]] = [[np.empty(0)] * len(groups) for _ in groups]
     for i, left in enumerate(groups):
         for j in range(i, len(groups)):

