@@ -57,9 +57,9 @@ plt.show()
 # Tails that fall exponentially are not enough
 # --------------------------------------------
 # The ten outliers above lie at one place and are few. Now a tenth of the rows are far off, by a
-# hundred scales, all to one side. Each outlier costs a Laplace or Huber density an amount that grows
-# with its distance, and an expert for the outliers alone pays. The cost under Student's t grows with
-# the logarithm of the distance only.
+# hundred scales, all to one side. Each outlier costs a Laplace or Huber density an amount that
+# grows with its distance, and an expert for the outliers alone pays. The cost under Student's t
+# grows with the logarithm of the distance only.
 
 rng = np.random.default_rng(8)
 x = rng.uniform(-1.0, 1.0, 500)

@@ -138,7 +138,8 @@ class LocationScale(LinearExpert):
         mean = self.standard_mean(**others)
         if not np.any(mean):
             return eta
-        return eta + scale * np.where(np.isfinite(mean), mean, 0.0)
+        level: Array = eta + scale * np.where(np.isfinite(mean), mean, 0.0)
+        return level
 
     def curves(self, y: Array, eta: Array, **shapes: Array) -> list[list[Array]]:
         z, scale = self._split(y, eta, shapes)
@@ -181,7 +182,8 @@ class LocationScale(LinearExpert):
 
     def draw(self, rng: np.random.Generator, eta: Array, **shapes: Array) -> Array:
         scale = shapes.pop("scale")
-        return eta + scale * self.standard_draw(rng, len(eta), **shapes)
+        drawn: Array = eta + scale * self.standard_draw(rng, len(eta), **shapes)
+        return drawn
 
     def residual(self, params: Params, batch: Batch) -> Array:
         """Residuals from the location, which there always is, (n, K)."""

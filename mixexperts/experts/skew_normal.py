@@ -119,7 +119,8 @@ class SkewNormal(Skewed):
         def log_f(v: Array, cells: slice) -> Array:
             s = start[cells] + v
             tail: Array = normal_tail(-skewness[cells] * s)[0]
-            return tail - 0.5 * s * s + (_LOG_TWO - _HALF_LOG_TWO_PI)
+            found: Array = tail - 0.5 * s * s + (_LOG_TWO - _HALF_LOG_TWO_PI)
+            return found
 
         return integral(log_f, np.maximum(rate, 0.5)).reshape(shape)
 

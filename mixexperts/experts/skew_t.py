@@ -159,7 +159,8 @@ class SkewT(Skewed):
 
     def standard_variance(self, **others: Array) -> Array | float:
         df = others["df"]
-        return variance_of_t(df) - self._lever(df, others["skewness"]) ** 2
+        variance: Array = variance_of_t(df) - self._lever(df, others["skewness"]) ** 2
+        return variance
 
     def symmetric_sf(self, z: Array, **others: Array) -> Array:
         from scipy.special import stdtr

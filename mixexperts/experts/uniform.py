@@ -152,12 +152,14 @@ class Uniform(Expert):
 
     def cdf(self, params: Params, batch: Batch) -> Array:
         low, high = params["low"], params["high"]
-        return np.clip((batch.y[:, None] - low) / (high - low), 0.0, 1.0)
+        cdf: Array = np.clip((batch.y[:, None] - low) / (high - low), 0.0, 1.0)
+        return cdf
 
     def sf(self, params: Params, batch: Batch) -> Array:
         """Probability above ``batch.y`` of each expert, (n, K), accurate in the upper tail."""
         low, high = params["low"], params["high"]
-        return np.clip((high - batch.y[:, None]) / (high - low), 0.0, 1.0)
+        survival: Array = np.clip((high - batch.y[:, None]) / (high - low), 0.0, 1.0)
+        return survival
 
     def quantile(self, params: Params, batch: Batch, probability: float) -> Array:
         """Quantile of each expert at each row, (n, K)."""

@@ -24,7 +24,7 @@ def shapes_of(expert):
     return {s.name: known[s.name] for s in expert.shapes if s.name != "scale"}
 
 
-# --- special functions --------------------------------------------------------------------------
+# --- special functions ---
 
 
 @pytest.mark.parametrize("copies", [1, 4])  # of more than 4096 numbers compiled
@@ -74,7 +74,7 @@ def test_ratio_of_gammas_one_half_apart():
     assert_allclose(second, known, rtol=1e-13, atol=1e-15)
 
 
-# --- densities ---------------------------------------------------------------------------------
+# --- densities ---
 
 
 def test_densities_are_those_of_scipy():
@@ -154,7 +154,7 @@ def test_moments_that_do_not_exist_say_so():
     assert np.isinf(SkewT().standard_variance(df=df, skewness=np.ones(4))[1])
 
 
-# --- one expert against direct maximisation ---------------------------------------------------------
+# --- one expert against direct maximisation ---
 
 
 def one_expert(expert, X, y):
@@ -210,7 +210,7 @@ def test_known_many_degrees_of_freedom_give_gaussian_experts():
     assert_allclose(t.coef_, normal.coef_, atol=1e-3)
 
 
-# --- two experts ------------------------------------------------------------------------------------
+# --- two experts ---
 
 
 def simulate(expert, n, seed, **shapes):
@@ -295,7 +295,7 @@ def test_skewed_fits_of_many_rows_reach_the_maximum(expert):
     assert acceptance(expert, 10_000, 2, 4).max() < 0.5
 
 
-# --- outliers -----------------------------------------------------------------------------------------
+# --- outliers ---
 
 
 def tone(n_outliers):
@@ -386,7 +386,7 @@ def test_a_noise_expert_takes_gross_outliers():
     assert weight[bad & (np.abs(spoilt) > 5.0)].min() > 0.5
 
 
-# --- errors -------------------------------------------------------------------------------------------
+# --- errors ---
 
 
 def test_faults_are_named():
