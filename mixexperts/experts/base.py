@@ -94,6 +94,10 @@ class Expert(ABC):
     #: Whether the family has :meth:`derivatives`; else the engine takes no Newton steps.
     has_derivatives: ClassVar[bool] = False
 
+    #: Whether a response that :meth:`check_response` lets pass may still have density zero, under
+    #: parameters that the data set; another expert of the mixture must then explain it.
+    partial: ClassVar[bool] = False
+
     #: Experts look at features; a family that does not says so.
     uses_features: ClassVar[bool] = True
 
@@ -186,6 +190,13 @@ class Expert(ABC):
     @abstractmethod
     def update(self, params: Params, stats: Stats, penalty: Penalty) -> Params:
         """New parameters that raise the expected penalised log-likelihood."""
+
+    def update_rises(self) -> bool:
+        """Whether :meth:`update` never lowers the expected log-likelihood by itself.
+
+        Where it does not, it is a direction of ascent, and the engine halves steps that fall.
+        """
+        return True
 
     def fused_response(self, y: Array) -> tuple[Array, Array]:
         """Response (n,) and, of binomial families, numbers of trials (n,), else (0,)."""
