@@ -144,7 +144,12 @@ def test_tables_and_summary(name, df):
         for category in (SeparationWarning, ConvergenceWarning):
             warnings.simplefilter("ignore", category)
         res = mx.moe(
-            formula, data=df, n_experts=3, gate_family=GATES[name], init=df["label"], backend="numpy"
+            formula,
+            data=df,
+            n_experts=3,
+            gate_family=GATES[name],
+            init=df["label"],
+            backend="numpy",
         )
     if name != "dselect_k":  # coefficients of selectors belong to no expert
         assert len(res.params) == res.df_model
