@@ -115,10 +115,11 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         Of softmax gates with an activation or with ``features``: the entry of ``features`` that an
         expert uses, (n_experts,), -1 for the reference; and an estimated temperature.
     gate_leaf_, gate_split_intercept_, gate_split_coef_ : ndarray
-        Of a tree: the leaf of each expert, and the coefficients of its splits, in place of those
-        of the gate; see :class:`mixexperts.gates.Tree`.
+        Of a tree: the leaf of each expert (n_experts,), and the coefficients of its splits, in
+        place of those of the gate; see :class:`mixexperts.gates.Tree`.
     gate_code_, gate_selector_intercept_, gate_selector_coef_ : ndarray
-        Of a DSelect-k gate; see :class:`mixexperts.gates.DSelectK`.
+        Of a DSelect-k gate: codes (n_experts, n_bits) and coefficients of its selectors; see
+        :class:`mixexperts.gates.DSelectK`.
     gate_odds_ratios_ : ndarray of shape (n_experts, n_gate_features)
         Of gates with log odds linear in the features: the factor by which the odds of an expert
         against the last change per unit of a column.
