@@ -233,7 +233,7 @@ class LinearExpert(Expert):
         outside = self.outside(y)
         if not outside.any():
             return y, None
-        return np.where(outside, self.inner, y), outside if y.ndim == 2 else outside.any(axis=0)
+        return np.where(outside, self.inner, y), outside if y.ndim == 2 else np.any(outside, axis=0)
 
     def accumulate(self, params: Params, batch: Batch, weight: Array) -> Stats:
         y, _ = self._inside(self.columns_first(batch.y))  # such rows have no weight
