@@ -81,6 +81,9 @@ class Expert(ABC):
     #: Numbers of columns that the response may have.
     response_columns: ClassVar[tuple[int, ...]] = (1,)
 
+    #: The response may hold infinities, such as bounds that are not known.
+    infinite_response: ClassVar[bool] = False
+
     #: Elementwise part in the fused kernels; None: passes run on the methods below.
     fused_code: ClassVar[int | None] = None
 
@@ -252,6 +255,10 @@ class Expert(ABC):
 
     # --- what starts are made from -----------------------------------------------------------
 
+    def point_response(self, y: Array) -> Array:
+        """One number (n,) for each row of a response of several columns, to start and to plot from."""
+        return y
+
     def working_response(self, batch: Batch) -> Array:
         """The response on the scale of the linear predictor, less the offset, (n,)."""
         response: Array = batch.y if batch.offset is None else batch.y - batch.offset
@@ -271,6 +278,14 @@ class Expert(ABC):
     def response_at(self, y: Array, value: Array) -> Array:
         """A response like ``y`` that takes the values (n,) of the predictive distribution."""
         return value
+
+    def observed(self, y: Array, value: Array) -> Array:
+        """What would be seen of drawn values (n,) in rows like those of ``y``, in simulations."""
+        return self.response_at(y, value)
+
+    def admits(self, y: Array) -> Array:
+        """Which rows of a response could have entered the sample, (n,) bool."""
+        return np.ones(len(y), dtype=bool)
 
     @abstractmethod
     def mean(self, params: Params, batch: Batch) -> Array:

@@ -90,6 +90,11 @@ def rng():
 
 def _responses(rng, n):
     """Responses from the most to the least general, for a family to choose from."""
+    level, kind = rng.standard_normal(n), np.arange(n) % 5
+    lower = np.where(kind == 3, -np.inf, level - 0.4 * (kind == 2))
+    upper = np.where(kind == 4, np.inf, level + 0.5 * (kind == 2))
+    bounds = np.column_stack([lower, upper])
+    yield bounds
     yield rng.standard_normal(n)
     yield rng.gamma(2.0, size=n)
     yield rng.poisson(3.0, size=n).astype(float)
@@ -159,7 +164,7 @@ def redraw(model, theta, batch, rng):
 def _with_response(model, theta, batch, label, rng):
     row_label = label if batch.unit is None else label[batch.unit]
     drawn = model.expert.sample(theta.expert, batch, row_label, rng)
-    return dataclasses.replace(batch, y=model.expert.response_at(batch.y, drawn))
+    return dataclasses.replace(batch, y=model.expert.observed(batch.y, drawn))
 
 
 def make_theta(model, batch, rng, n_experts=N_EXPERTS, jitter=0.3):
