@@ -5,6 +5,19 @@ from mixexperts.experts.binomial import Binomial
 from mixexperts.experts.censored import Censored
 from mixexperts.experts.gamma import Gamma
 from mixexperts.experts.gaussian import Gaussian
+from mixexperts.experts.hurdle import Hurdle
 from mixexperts.experts.poisson import Poisson
+from mixexperts.experts.truncated import Truncated
+from mixexperts.experts.zero_inflated import ZeroInflated
 
-__all__ = ["Binomial", "Censored", "Expert", "Gamma", "Gaussian", "Poisson"]
+__all__ = [
+    "Binomial",
+    "Censored",
+    "Expert",
+    "Gamma",
+    "Gaussian",
+    "Hurdle",
+    "Poisson",
+    "Truncated",
+    "ZeroInflated",
+]

@@ -152,9 +152,7 @@ def _difference_of_tails(
     narrow &= np.isfinite(whole)  # where the tails have left the floats there is nothing to mend
     log_p: Array = whole + np.log1p(np.maximum(share, -1.0))
     if narrow.any():
-        middle, (width, eta_at), own = _some(
-            narrow, (high - low, eta), shapes, 0.5 * (low + high)
-        )
+        middle, (width, eta_at), own = _some(narrow, (high - low, eta), shapes, 0.5 * (low + high))
         log_p[narrow] = family.log_density(middle, eta_at, **own) + np.log(width)
     return log_p, narrow
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mixexperts._batch import Array, Batch, Params, Stats, root_mean_square, weighted_mean
-from mixexperts.experts._adapters import as_linear
+from mixexperts.experts._adapters import LinearGaussian, as_linear
 from mixexperts.experts._interval import step_sizes
 from mixexperts.experts._linear import LinearExpert, Shape, Terms
 from mixexperts.penalties.base import Penalty
@@ -100,6 +100,11 @@ class Wrapped(LinearExpert):
         """Steps of differences at cells."""
         weights = self.base.terms(y, eta, **shapes).weights
         return step_sizes(self.base, tuple(np.broadcast_to(w, eta.shape) for w in weights))
+
+    @property
+    def monotone_updates(self) -> bool:
+        """Where expectations given the bounds are exact: of Gaussian experts."""
+        return isinstance(self.base, LinearGaussian)
 
     # --- EM --------------------------------------------------------------------------------
 
@@ -193,9 +198,7 @@ def cell_shapes(where: Array, shapes: dict[str, Array]) -> dict[str, Array]:
     return {name: np.broadcast_to(values, where.shape)[where] for name, values in shapes.items()}
 
 
-def changed(
-    terms: Terms, where: Array, log_f: Array, slopes: list[Array]
-) -> Terms:
+def changed(terms: Terms, where: Array, log_f: Array, slopes: list[Array]) -> Terms:
     """Terms with other log densities and slopes in the marked cells."""
     return Terms(
         merged(terms.log_f, where, log_f),
@@ -203,5 +206,3 @@ def changed(
         tuple(merged(old, where, new) for old, new in zip(terms.slopes, slopes, strict=True)),
         terms.weights,
     )
-
-

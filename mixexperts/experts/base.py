@@ -84,6 +84,10 @@ class Expert(ABC):
     #: The response may hold infinities, such as bounds that are not known.
     infinite_response: ClassVar[bool] = False
 
+    #: Rows were sampled only if their response lay in a window: the family has
+    #: :meth:`log_inside`, and the likelihood is that of the sampled rows.
+    truncates: ClassVar[bool] = False
+
     #: Elementwise part in the fused kernels; None: passes run on the methods below.
     fused_code: ClassVar[int | None] = None
 
@@ -142,6 +146,14 @@ class Expert(ABC):
     def update(self, params: Params, stats: Stats, penalty: Penalty) -> Params:
         """New parameters that raise the expected penalised log-likelihood."""
 
+    @property
+    def monotone_updates(self) -> bool:
+        """Whether :meth:`update` never lowers the expected log-likelihood.
+
+        If not, its step is still a direction of ascent, and the engine halves it where it falls.
+        """
+        return True
+
     def fused_response(self, y: Array) -> tuple[Array, Array]:
         """Response (n,) and, of binomial families, numbers of trials (n,), else (0,)."""
         return y, np.empty(0)
@@ -175,6 +187,24 @@ class Expert(ABC):
         Masses (K,), Grams (K P, p, p), products (K T, p), and ``sums`` (K, ...) by their names.
         """
         raise self._lacks("term_stats")
+
+    def log_inside(self, params: Params, batch: Batch) -> Array:
+        """Log of the chance of each row to be sampled under each expert, (n, K)."""
+        raise self._lacks("log_inside")
+
+    def accumulate_unseen(
+        self, params: Params, batch: Batch, unseen: Array, inside: Array
+    ) -> Stats:
+        """What rows that were not sampled add to the statistics of :meth:`accumulate`.
+
+        ``unseen`` (n, K) holds their expected numbers, ``inside`` (n, K) the posterior of the
+        experts of a row of which it is known only that it was sampled; both times the weight.
+        """
+        raise self._lacks("accumulate_unseen")
+
+    def inside_derivatives(self, params: Params, batch: Batch) -> Derivatives:
+        """Derivatives of :meth:`log_inside`."""
+        raise self._lacks("inside_derivatives")
 
     # --- what acceleration, convergence and counting need --------------------------------
 
