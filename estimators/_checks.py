@@ -46,8 +46,14 @@ def validated(est: Any, expert: Expert, X: Any, y: Any, **options: Any) -> tuple
     shape: tuple[int, ...] = np.shape(y) if max(expert.response_columns) > 1 else ()
     wide = len(shape) == 2 and shape[-1] > 1
     options = {"dtype": np.float64} | options
+    unbounded = None
+    if wide and expert.infinite_response:
+        y = np.asarray(y, dtype=np.float64)
+        unbounded = np.where(np.isinf(y), y, 0.0)
+        y = np.where(np.isinf(y), 0.0, y)  # scikit-learn would refuse what has no bound
     X, y = validate_data(est, X, y, y_numeric=True, multi_output=wide, **options)
     y = np.asarray(y).astype(np.float64, copy=False)
+    y = y if unbounded is None else y + unbounded
     expert.check_response(y)
     return X, y
 

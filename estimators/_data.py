@@ -95,6 +95,8 @@ class Resident:
         y, offset = given.y, given.offset
         self.has_offset = offset is not None
         response = y if offset is None else y - offset.reshape(-1, *[1] * (y.ndim - 1))
+        if response.ndim > 1:  # bounds may be infinite
+            response = response[np.isfinite(response)]
         self.response_range = float(response.min()), float(response.max())
 
     def place(

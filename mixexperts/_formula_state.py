@@ -6,7 +6,7 @@ import ast
 import difflib
 import numbers
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -373,11 +373,13 @@ def clean(
     extra: Mapping[str, pd.Series[Any]],
     missing: Missing,
     kinds: Mapping[str, Kind] | None = None,
+    unbounded: Collection[str] = (),
 ) -> Clean:
     """Apply the missing-value rule to columns and arrays together, then convert and check them.
 
     Rows go *before* anything is evaluated: knots, means and levels come from the rows that the
-    model sees. `kinds` are those of the fit, None when fitting.
+    model sees. `kinds` are those of the fit, None when fitting; `unbounded` columns may hold
+    infinities.
     """
     if missing not in ("drop", "raise", "none"):
         raise ValueError(f"missing must be 'drop', 'raise' or 'none', not {missing!r}")
@@ -400,7 +402,7 @@ def clean(
     found = {name: kinds[name] if kinds else kind_of(column) for name, column in kept.items()}
     converted = {name: convert(column, found[name], name) for name, column in kept.items()}
     for name, column in converted.items():
-        if found[name] == "number":
+        if found[name] == "number" and name not in unbounded:
             values = column.to_numpy(dtype=np.float64)
             refuse_not_finite(f"column {name!r}", values, keep, nan=False)
     return Clean(

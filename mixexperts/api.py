@@ -110,8 +110,9 @@ def moe(
             f"gate_family={gate!r} (softmax if not given; without terms the weights are constant)"
         )
     spec, built = FormulaSpec.fit(
-        formula, data, gate, missing=missing, weights=weights, offset=offset, groups=groups, env=env
-    )
+        formula, data, gate, missing=missing, weights=weights, offset=offset, groups=groups, env=env,
+        infinite_response=resolve("expert", family, "family").infinite_response,
+    )  # fmt: skip
     expert = _expert(family, spec)
     if built.y is None or (built.y.ndim != 1 and built.y.shape[1] not in expert.response_columns):
         raise ValueError(
@@ -221,11 +222,9 @@ def _gate(family: Any, spec: FormulaSpec) -> Gate:
 
 
 def _expert(family: Any, spec: FormulaSpec) -> Expert:
-    from dataclasses import replace
-
     expert: Expert = resolve("expert", family, "family")
     if expert.degree != 1:
         raise ValueError(
             "family has degree != 1; write polynomials in the formula instead, as poly(x, 2)"
         )
-    return replace(expert, fit_intercept=spec.x_intercept)  # type: ignore[type-var]
+    return expert.with_intercept(spec.x_intercept)

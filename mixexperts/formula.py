@@ -159,7 +159,7 @@ class _Part:
     """The response, the experts' or the gate's part, all plain data: terms, memory, columns.
 
     `columns` counts the intercept, at position `intercept` (-1: none); None before the fit.
-    `encoders` are [expression, kind, levels or None].
+    `encoders` are [expression, kind, levels or None]. `infinite`: values may be infinite.
     """
 
     name: str
@@ -169,6 +169,7 @@ class _Part:
     encoders: list[list[Any]] = field(default_factory=list)
     columns: tuple[str, ...] | None = None
     intercept: int = -1
+    infinite: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -195,7 +196,8 @@ class _Part:
                 f"{listing(self.columns or ())} when fitting (formulaic {formulaic.__version__}); "
                 "give columns of the same types as then"
             )
-        plain.refuse_not_finite(label, matrix, rows, columns)
+        checked = np.where(np.isinf(matrix), 0.0, matrix) if self.infinite else matrix
+        plain.refuse_not_finite(label, checked, rows, columns)
         return matrix, self if self.columns is not None else _remember(self, spec)
 
     def design(self, table: Clean, env: Env) -> tuple[Array, _Part]:
@@ -294,6 +296,7 @@ class FormulaSpec:
         offset: Any = None,
         groups: Any = None,
         env: Env | None = None,
+        infinite_response: bool = False,
     ) -> tuple[FormulaSpec, FormulaData]:
         """Read a formula and build its arrays.
 
@@ -313,6 +316,8 @@ class FormulaSpec:
         env : mapping, optional
             Functions and values that the formula names besides columns, ``np`` and formulaic's
             own (``poly``, ``bs``, ``cr``, ``scale``, ``C``, ...). Callers' frames are not read.
+        infinite_response : bool
+            Whether the response may hold infinities, such as bounds that are not known.
 
         Returns
         -------
@@ -337,11 +342,14 @@ class FormulaSpec:
         extra = _extras(frame, weights=weights, offset=offset, groups=groups)
         special = [value for value in (weights, offset, groups) if isinstance(value, str)]
         parts = {
-            name: _Part(name, terms, _columns_used(name, terms, frame.columns, env))
+            name: _Part(
+                name, terms, _columns_used(name, terms, frame.columns, env),
+                infinite=infinite_response and name == "response",
+            )
             for name, terms in plain.split(formula, gate, frame.columns, special, _parse).items()
-        }
+        }  # fmt: skip
         used = plain.pick(frame, _uses(parts.values()), "the formula")
-        table = plain.clean(used, extra, missing)
+        table = plain.clean(used, extra, missing, unbounded=_unbounded(parts.values()))
         for part in parts.values():
             plain.check_lookups(_LABELS[part.name], part.terms, table)
         made = {name: part.design(table, env) for name, part in parts.items()}
@@ -404,7 +412,8 @@ class FormulaSpec:
         extra = _extras(frame, weights=weights, offset=offset, groups=groups)
         wanted = {n: part for n, part in self._parts.items() if response or n != "response"}
         used = plain.pick(frame, _uses(wanted.values()), "the model")
-        table = plain.clean(used, extra, missing, self._kinds)
+        unbounded = _unbounded(wanted.values())
+        table = plain.clean(used, extra, missing, self._kinds, unbounded=unbounded)
         made = {name: part.design(table, self._env)[0] for name, part in wanted.items()}
         return self._assemble(made, table)
 
@@ -451,6 +460,13 @@ class FormulaSpec:
 
 def _extras(frame: pd.DataFrame, **given: Any) -> dict[str, pd.Series[Any]]:
     return {k: plain.extra_column(k, v, frame) for k, v in given.items() if v is not None}
+
+
+def _unbounded(parts: Iterable[_Part]) -> frozenset[str]:
+    """Columns of the data whose values may be infinite: those of such a part alone."""
+    parts = list(parts)
+    taken = {name for part in parts if not part.infinite for name in part.uses}
+    return frozenset(name for part in parts if part.infinite for name in part.uses) - taken
 
 
 def _uses(parts: Iterable[_Part]) -> list[str]:

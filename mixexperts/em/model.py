@@ -216,7 +216,7 @@ def unseen_units(model: Model, theta: Theta, batch: Batch) -> tuple[Array, Array
     (McLachlan and Jones 1988). Both (u, K) are times the weights of the units.
     """
     log_sampled = model.log_sampled(theta, batch)
-    inside, log_chance = numpy_.e_step(log_sampled)
+    inside, log_chance = numpy_.e_step(log_sampled.copy())
     prob = np.exp(model.gate.log_prob(theta.gate, batch))
     missed = np.maximum(prob - np.exp(log_sampled), 0.0)
     per_unit = np.exp(np.minimum(-log_chance, _MOST_UNSEEN))

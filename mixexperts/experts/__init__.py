@@ -6,6 +6,7 @@ from mixexperts.experts.censored import Censored
 from mixexperts.experts.gamma import Gamma
 from mixexperts.experts.gaussian import Gaussian
 from mixexperts.experts.hurdle import Hurdle
+from mixexperts.experts.point_mass import PointMass
 from mixexperts.experts.poisson import Poisson
 from mixexperts.experts.truncated import Truncated
 from mixexperts.experts.zero_inflated import ZeroInflated
@@ -17,6 +18,7 @@ __all__ = [
     "Gamma",
     "Gaussian",
     "Hurdle",
+    "PointMass",
     "Poisson",
     "Truncated",
     "ZeroInflated",

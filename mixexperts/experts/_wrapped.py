@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -49,6 +49,10 @@ class Wrapped(LinearExpert):
         }  # fmt: skip
         for name, value in {**adopted, "base": base, "_floors": given}.items():
             object.__setattr__(self, name, value)
+
+    def with_intercept(self, fit_intercept: bool) -> Self:
+        """The same with the wrapped family so."""
+        return replace(self, expert=self.expert.with_intercept(fit_intercept))
 
     def point_response(self, y: Array) -> Array:
         raise NotImplementedError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -47,6 +47,10 @@ class WithZeros(Expert):
         }
         for name, value in adopted.items():
             object.__setattr__(self, name, value)
+
+    def with_intercept(self, fit_intercept: bool) -> Self:
+        """The same with the wrapped family so."""
+        return replace(self, expert=self.expert.with_intercept(fit_intercept))
 
     @abstractmethod
     def make_inner(self) -> Expert:
@@ -121,7 +125,7 @@ class WithZeros(Expert):
         with np.errstate(divide="ignore"):
             inside, outside = np.log(share), np.log1p(-share) + log_f
         joint = np.where(zero, np.logaddexp(inside, outside), outside)
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             mass = np.where(zero, np.exp(inside - joint), 0.0)
         return joint, np.where(np.isnan(mass), 1.0 * zero, mass), inner
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -81,6 +81,10 @@ class Expert(ABC):
     #: Numbers of columns that the response may have.
     response_columns: ClassVar[tuple[int, ...]] = (1,)
 
+    #: Whether a response that :meth:`check_response` lets pass may still have density zero, under
+    #: parameters that the data set; another expert of the mixture must then explain it.
+    partial: ClassVar[bool] = False
+
     #: The response may hold infinities, such as bounds that are not known.
     infinite_response: ClassVar[bool] = False
 
@@ -115,6 +119,10 @@ class Expert(ABC):
             raise ValueError(f"degree must be an integer >= 0, got {self.degree!r}")
         if self.degree == 0 and not self.fit_intercept:
             raise ValueError("degree=0 with fit_intercept=False leaves no column; set one of them")
+
+    def with_intercept(self, fit_intercept: bool) -> Self:
+        """The same family with or without intercepts."""
+        return replace(self, fit_intercept=fit_intercept)  # type: ignore[type-var]
 
     # --- what EM needs -----------------------------------------------------------------
 

@@ -293,6 +293,9 @@ def _from_estimator(estimator: Any, X: Any, y: Any, offset: Any, response: bool)
 
 
 def _response(estimator: Any, y: Any, n: int) -> Array:
+    expert = estimator.model_.expert
+    if np.ndim(y) == 2 and expert.infinite_response:
+        return np.asarray(expert.point_response(np.asarray(y, dtype=float)))
     if np.shape(y) == (n, 2) and 2 in estimator.model_.expert.response_columns:
         return np.asarray(y, dtype=float)
     return _column(y, n, "y")
