@@ -78,13 +78,17 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
     ) -> None:
         settings = self._settings()
         model = self._model()
-        if self.backend == "auto" and checks.is_cupy(X) and is_served(model):
+        plain = settings.algorithm.name == "em"
+        if plain and self.backend == "auto" and checks.is_cupy(X) and is_served(model):
             settings = replace(settings, backend="cupy")
         extra = {"groups": groups, "log_prior": log_prior, "partial_labels": partial_labels}
         data = self._data(model, X, y, sample_weight, offset, extra, settings.seed)
         self._check_size(data, settings.n_experts)
         model = model.rescaled(data.weight)
         columns, names = self._columns(data.n_features), self._names(data.n_features)
+        model.gate.check_experts(settings.n_experts)
+        gate = model.gate.with_columns(tuple(names[j] for j in columns[1]))
+        model = replace(model, gate=gate)
         if isinstance(data, Resident):
             data.given.check_gate(columns[1], names)
         # The compiled pass standardises rows as it reads them.
@@ -173,6 +177,12 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
             raise TypeError(f"n_jobs must be an integer or None, got {self.n_jobs!r}")
         if self.chunk_rows is not None:
             checks.positive_integer(self.chunk_rows, "chunk_rows")
+        algorithm = resolve_algorithm(self.algorithm)
+        if self.backend in ("cupy", "numba") and algorithm.name != "em":
+            raise UnsupportedCombinationError(
+                f"algorithm={algorithm.name!r} has passes of its own, which backend="
+                f"{self.backend!r} does not know; use backend='auto'"
+            )
         check_available(self.backend)
         return Settings(
             n_experts,
@@ -182,7 +192,7 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
             self.backend,
             self._seed(),
             1 if self.n_jobs == 1 else None,
-            resolve_algorithm(self.algorithm),
+            algorithm,
         )
 
     def _seed(self) -> int:
@@ -436,10 +446,9 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
             )
         if self.separated_:
             warn(
-                "the gate separates some experts perfectly, so that some of its coefficients have "
-                "no finite maximum; they stand where the log-likelihood stopped rising. Their "
-                "signs and the predictions can be used, their sizes cannot. A gate_penalty keeps "
-                "them finite",
+                f"{self.model_.gate.separation_reason}; they stand where the log-likelihood "
+                "stopped rising. Their signs and the predictions can be used, their sizes cannot. "
+                "A gate_penalty keeps them finite",
                 SeparationWarning,
             )
         if self.separated_experts_.any():

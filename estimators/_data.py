@@ -174,7 +174,9 @@ class Streamed:
             expert.check_response(np.asarray(summary.sample.y, dtype=np.float64))
         self.chunks = replace(chunks, n_given=summary.n_given, n_rows=summary.n_rows)
         self.n_given, self.n_rows = summary.n_given, summary.n_rows
-        self.n_units, self.groups, self.log_prior = self.n_rows, None, None
+        self.n_units = self.n_rows
+        self.groups: Grouping | None = None
+        self.log_prior: Array | None = None
         self.weight = self.row_weight = summary.weight
         self.has_offset = summary.sample.offset is not None
         self.n_features = summary.sample.X.shape[1]

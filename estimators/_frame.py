@@ -227,7 +227,7 @@ class Frame:
         scaled: Array = (y - self.loc) / self.scale
         return scaled
 
-    def log_jacobian(self, row_weight: float, unit_weight: float | None = None) -> float:
+    def log_jacobian(self, row_weight: Any, unit_weight: float | None = None) -> Any:
         """What the scaling of y, and of x in a joint density, adds to a log-likelihood.
 
         ``unit_weight`` is the total weight of the sampling units, where these are not the rows.

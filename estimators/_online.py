@@ -12,13 +12,14 @@ from mixexperts.em import online
 from mixexperts.em.model import Model
 from mixexperts.estimators import _checks as checks
 from mixexperts.estimators import _units as units
-from mixexperts.estimators._predict import Predictions
+from mixexperts.estimators._criteria import Criteria
 
 
-class Incremental(Predictions):
+class Incremental(Criteria):
     """What an estimator needs for ``partial_fit``."""
 
     online_: online.Online
+    flags_: tuple[str, ...]
 
     def _model(self) -> Model:
         raise NotImplementedError

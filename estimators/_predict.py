@@ -14,6 +14,7 @@ from mixexperts.em.model import Model
 from mixexperts.estimators import _checks as checks
 from mixexperts.estimators import _units as units
 from mixexperts.estimators._frame import Frame
+from mixexperts.estimators._sparse import Sparse
 from mixexperts.estimators._units import Grouping
 from mixexperts.kernels.numpy_ import e_step
 from mixexperts.sources.base import Source
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from mixexperts.predictive import Predictive
 
 
-class Predictions(TransformerMixin):  # type: ignore[misc]
+class Predictions(Sparse, TransformerMixin):  # type: ignore[misc]
     """Methods of the fitted estimators; the fit itself is in ``BaseMoE``."""
 
     model_: Model
@@ -186,7 +187,8 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         groups : array-like of shape (n,), optional
             Labels of groups, whose rows share one expert: the posterior is that given all of
             them. Needed if the fit had groups.
-        log_prior, partial_labels : array-like, optional
+        log_prior : array-like of shape (n, n_experts), optional
+        partial_labels : array-like of shape (n,), optional
             Evidence about the experts of these rows, as in :meth:`fit`; the fit's is not kept.
 
         Returns
@@ -270,7 +272,7 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         with np.errstate(over="ignore"):  # a density of zero, far from all experts
             terms = self.model_.log_conditional(self.theta_, batch)
         _, log_density = e_step(terms)
-        density: Array = log_density - _rows_of(batch) * np.log(self.frame_.scale)
+        density: Array = log_density - rows_of(batch) * np.log(self.frame_.scale)
         return density
 
     def predictive(self, X: Any, *, offset: Any = None, trials: Any = None) -> Predictive:
@@ -339,156 +341,8 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         """
         return self.predictive(X, offset=offset, trials=trials).sample(random_state=random_state)
 
-    # --- criteria --------------------------------------------------------------------------
 
-    def _log_likelihood(
-        self, X: Any, y: Any, sample_weight: Any, offset: Any, **rows: Any
-    ) -> tuple[float, float, float]:
-        """Log-likelihood that the fit maximises, of (x, y) for a joint gate, and the weights.
-
-        These are the sums over the sampling units, and over the rows.
-        """
-        grouping = self._grouping(X, rows.pop("groups", None))
-        batch = self._batch(X, y, offset, groups=grouping, **rows)
-        with np.errstate(over="ignore"):
-            _, log_density = e_step(self.model_.log_joint(self.theta_, batch))
-        size = _rows_of(batch)
-        log_density += self.frame_.log_jacobian(size, 1.0)
-        weight = units.weights(sample_weight, batch.n_rows, grouping)
-        used = weight > 0  # a row of weight zero counts for nothing, however far away
-        llf = float(weight[used] @ log_density[used])
-        return llf, float(weight.sum()), float(weight @ size)
-
-    def aic(
-        self, X: Any, y: Any, *, sample_weight: Any = None, offset: Any = None, **rows: Any
-    ) -> float:
-        """Akaike's criterion on data, ``-2 log-likelihood + 2 n_parameters_``.
-
-        Lower is better (Akaike 1974). With a Gaussian gate the log-likelihood is that of
-        features and response together, as the fit maximises it.
-
-        Parameters
-        ----------
-        X : array-like or DataFrame of shape (n, n_features)
-            A DataFrame's columns are matched by name.
-        y : array-like of shape (n,) or (n, 2)
-        sample_weight : array-like of shape (n,), optional
-            Case weights >= 0.
-        offset : array-like of shape (n,), optional
-            In units of y (of the linear predictor for counts); needed if the fit had one.
-        **rows
-            ``groups`` (needed if the fit had groups), ``log_prior`` and ``partial_labels``, as
-            in :meth:`fit`.
-
-        Returns
-        -------
-        float
-
-        Raises
-        ------
-        ValueError, TypeError
-            If an argument cannot be used; the message names it.
-        """
-        llf, _, _ = self._log_likelihood(X, y, sample_weight, offset, **rows)
-        return float(-2.0 * llf + 2.0 * self.n_parameters_)
-
-    def bic(
-        self,
-        X: Any,
-        y: Any,
-        *,
-        sample_weight: Any = None,
-        offset: Any = None,
-        count: str = "groups",
-        **rows: Any,
-    ) -> float:
-        """Schwarz's criterion on data, ``-2 log-likelihood + n_parameters_ log n``.
-
-        n is the sum of the weights; lower is better (Schwarz 1978). With a Gaussian gate the
-        log-likelihood is that of features and response together.
-
-        Parameters
-        ----------
-        X : array-like or DataFrame of shape (n, n_features)
-            A DataFrame's columns are matched by name.
-        y : array-like of shape (n,) or (n, 2)
-        sample_weight : array-like of shape (n,), optional
-            Case weights >= 0.
-        offset : array-like of shape (n,), optional
-            In units of y (of the linear predictor for counts); needed if the fit had one.
-        count : {"groups", "rows"}, default="groups"
-            What n counts where there are groups: these, which are independent, or all rows.
-        **rows
-            ``groups`` (needed if the fit had groups), ``log_prior`` and ``partial_labels``, as
-            in :meth:`fit`.
-
-        Returns
-        -------
-        float
-
-        Raises
-        ------
-        ValueError, TypeError
-            If an argument cannot be used; the message names it.
-        """
-        if count not in ("groups", "rows"):
-            raise ValueError(f"count must be 'groups' or 'rows', got {count!r}")
-        llf, n_groups, n_rows = self._log_likelihood(X, y, sample_weight, offset, **rows)
-        n = n_groups if count == "groups" else n_rows
-        return float(-2.0 * llf + np.log(n) * self.n_parameters_)
-
-    def icl(
-        self,
-        X: Any,
-        y: Any,
-        *,
-        sample_weight: Any = None,
-        offset: Any = None,
-        count: str = "groups",
-        **rows: Any,
-    ) -> float:
-        """Integrated completed likelihood, BIC plus twice the entropy of the responsibilities.
-
-        Lower is better (McLachlan and Peel 2000, section 6.10.3: ICL-BIC). With a Gaussian
-        gate the log-likelihood is that of features and response together. The entropy of a
-        group is that of its one expert.
-
-        Parameters
-        ----------
-        X : array-like or DataFrame of shape (n, n_features)
-            A DataFrame's columns are matched by name.
-        y : array-like of shape (n,) or (n, 2)
-        sample_weight : array-like of shape (n,), optional
-            Case weights >= 0.
-        offset : array-like of shape (n,), optional
-            In units of y (of the linear predictor for counts); needed if the fit had one.
-        count : {"groups", "rows"}, default="groups"
-            As in :meth:`bic`.
-        **rows
-            ``groups`` (needed if the fit had groups), ``log_prior`` and ``partial_labels``, as
-            in :meth:`fit`.
-
-        Returns
-        -------
-        float
-
-        Raises
-        ------
-        ValueError, TypeError
-            If an argument cannot be used; the message names it.
-        """
-        grouping = self._grouping(X, rows.get("groups"))
-        resp = self.responsibilities(X, y, offset=offset, **rows)
-        weight = units.weights(sample_weight, len(resp), grouping)
-        resp = resp if grouping is None else resp[grouping.first]
-        surprise = -resp * np.log(np.where(resp > 0, resp, 1.0))
-        used = weight > 0
-        entropy = float(weight[used] @ surprise[used].sum(axis=1))
-        bic = self.bic(X, y, sample_weight=sample_weight, offset=offset, count=count, **rows)
-        return bic + 2.0 * entropy
-
-
-def _rows_of(batch: Batch) -> Array:
+def rows_of(batch: Batch) -> Array:
     """Number of rows of each sampling unit, (u,)."""
     return np.bincount(
         np.arange(batch.n_rows) if batch.unit is None else batch.unit, minlength=batch.n_units

@@ -14,6 +14,7 @@ from mixexperts._batch import Array
 from mixexperts.errors import UnsupportedCombinationError
 from mixexperts.estimators import _checks as checks
 from mixexperts.estimators._base import BaseMoE
+from mixexperts.estimators._sparse import sparse_weights
 
 
 @saveable("MoERegressor")
@@ -31,7 +32,8 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         Number of experts K.
     gate : str or Gate, default="softmax"
         ``"softmax"`` (weights depend on x), ``"gaussian"`` (the distribution of x is modelled
-        too), ``"constant"`` (a finite mixture of regressions), or an instance from
+        too), ``"constant"`` (a finite mixture of regressions), ``"tree"`` (softmax gates in a
+        tree), ``"sigmoid"``, ``"cosine"``, ``"top_k"``, ``"dselect_k"``, or an instance from
         :mod:`mixexperts.gates` such as ``Gaussian(covariance="tied")``.
     expert : str or Expert, default="gaussian"
         Family of the experts: ``"gaussian"``, ``"poisson"`` (counts), ``"binomial"`` (shares of
@@ -46,7 +48,8 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         short runs), ``"split"`` (grown from one expert by splitting the worst explained), and
         ``"auto"``, which takes these kinds in turn. Dearer ones: ``"cem"`` (the best of short runs
         of classification EM), ``"sem"`` (the best point of a stochastic chain), ``"anneal"``,
-        ``"evolve"`` (grown with annealing). Or labels (n,), responsibilities (n, K), a
+        ``"evolve"`` (grown with annealing), ``"split_merge"`` (experts are merged and split as
+        long as the likelihood rises). Or labels (n,), responsibilities (n, K), a
         dict of parameters (``intercept``, ``coef``, ``scale`` if the family has one and,
         optionally, the gate's, by the names of the attributes without underscore), a fitted model
         of at most K experts (its worst explained are split), or a list of these.
@@ -99,12 +102,24 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
     intercept_, scale_ : ndarray of shape (n_experts,)
         Intercepts, and for Gaussian experts standard deviations, on the scale of y.
     gate_coef_ : ndarray of shape (n_experts, n_gate_features)
-        Coefficients of the gate; the last row is zero (reference).
+        Coefficients of the gate; the last row is zero (reference), but for sigmoid gates and
+        softmax gates with an activation or with ``features``.
     gate_intercept_ : ndarray of shape (n_experts,)
     gate_weights_, gate_means_, gate_covariances_ : ndarray
         Of a Gaussian gate, in place of the two above: weights (n_experts,), means (n_experts, d)
         and covariances of the d gate features, on their scale as given: (n_experts, d, d), (d, d)
         if tied, (n_experts, d) if diagonal, (n_experts,) if spherical.
+    gate_role_, gate_temperature_ : ndarray
+        Of softmax gates with an activation or with ``features``: the entry of ``features`` that an
+        expert uses, (n_experts,), -1 for the reference; and an estimated temperature.
+    gate_leaf_, gate_split_intercept_, gate_split_coef_ : ndarray
+        Of a tree: the leaf of each expert, and the coefficients of its splits, in place of those
+        of the gate; see :class:`mixexperts.gates.Tree`.
+    gate_code_, gate_selector_intercept_, gate_selector_coef_ : ndarray
+        Of a DSelect-k gate; see :class:`mixexperts.gates.DSelectK`.
+    gate_odds_ratios_ : ndarray of shape (n_experts, n_gate_features)
+        Of gates with log odds linear in the features: the factor by which the odds of an expert
+        against the last change per unit of a column.
     log_likelihood_, objective_ : float
         Log-likelihood, and the same less the penalties (with ``algorithm="cem"`` the
         classification likelihood less these); sums over rows. Of y given x; with a
@@ -326,7 +341,9 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         self._partial_fit(X, y, sample_weight, offset, extra, power, average)
         return self
 
-    def predict(self, X: Any, *, offset: Any = None) -> Array:
+    def predict(
+        self, X: Any, *, offset: Any = None, top_k: int | None = None, top_p: float | None = None
+    ) -> Array:
         """Mean of y given x, the experts' means weighted by the gate.
 
         Parameters
@@ -335,6 +352,11 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
             A DataFrame's columns are matched by name.
         offset : array-like of shape (n,), optional
             In units of y (of the linear predictor for counts); needed if the fit had one.
+        top_k : int, optional
+            Take only the k experts with the largest weights in a row, their weights renormalised.
+        top_p : float, optional
+            Take only the fewest experts whose weights sum to at least p in (0, 1]. With both, what
+            both take.
 
         Returns
         -------
@@ -349,6 +371,7 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         """
         batch = self._batch(X, offset=offset)
         proba = np.exp(self.model_.gate.log_prob(self.theta_.gate, batch))
+        proba = sparse_weights(proba, top_k, top_p)
         mean = np.einsum("ik,ik->i", proba, self.model_.expert.mean(self.theta_.expert, batch))
         predicted: Array = mean * self.frame_.scale + self.frame_.loc
         return predicted
@@ -400,5 +423,16 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
     @property
     def gate_terms_(self) -> tuple[str, ...]:
         """Names of the columns of ``gate_coef_``."""
-        terms: tuple[str, ...] = self.frame_.gate_map.column_names()
+        terms: tuple[str, ...] = self.model_.gate.terms(self.frame_.gate_map)
         return terms
+
+    @property
+    def gate_odds_ratios_(self) -> Array:
+        """Factor (K, q') of the odds of an expert against the last per unit of a gate column.
+
+        Raises ``UnsupportedCombinationError`` for gates whose log odds are not linear in them.
+        """
+        raw = self.frame_.raw(self.model_, self.theta_)
+        with np.errstate(over="ignore"):
+            ratios: Array = np.exp(self.model_.gate.log_odds(raw))
+        return ratios

@@ -216,6 +216,11 @@ def _gate(family: Any, spec: FormulaSpec) -> Gate:
                 f"{spec.gate!r}; remove the '- 1' or '0 +'"
             )
         return gate
+    if gate.needs_features and not spec.z_names:
+        raise ValueError(
+            f"gate_family={gate.name!r} needs terms, but the gate has none; name them after a bar, "
+            "as in 'y ~ x | z', or leave gate_family out"
+        )
     if not gate.uses_features or not has_terms:
         return Constant()
     return replace(gate, fit_intercept=spec.z_intercept)  # type: ignore[type-var]

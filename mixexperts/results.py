@@ -84,7 +84,7 @@ class MoEResults:
 
     def __getstate__(self) -> dict[str, Any]:
         groups = self._groups if isinstance(self._groups, str) else None
-        gone = {"data": None, "_fit_offset": None, "evidence": {}}
+        gone: dict[str, Any] = {"data": None, "_fit_offset": None, "evidence": {}}
         return {**vars(self), **gone, "_groups": groups}
 
     def to_state(self) -> dict[str, Any]:
@@ -204,7 +204,8 @@ class MoEResults:
         """Gate parameters, one column per expert.
 
         Coefficients of a softmax gate, zero for the last expert; weights, means, variances and
-        covariances of a Gaussian gate.
+        covariances of a Gaussian gate; coefficients of the branches that lead to an expert for a
+        tree, missing where it does not lie under a split.
         """
         import pandas as pd
 
@@ -221,26 +222,29 @@ class MoEResults:
     def params(self) -> pd.Series:
         """All free parameters, indexed by part (``expert`` or ``gate``), expert and term.
 
-        What expert K has no free parameter for is left out: coefficients of a softmax gate,
-        the weight of a Gaussian gate.
+        What is no free parameter is left out: the reference's coefficients of a softmax gate,
+        the last weight of a Gaussian gate, repeated entries of a tree.
         """
-        import pandas as pd
+        from mixexperts._tables import free_parameters
 
-        parts = {"expert": self.expert_table, "gate": self.gate_table}
-        terms = list(parts["gate"].index)
-        terms = terms[:1] if self.estimator.frame_.gate_is_joint else terms
-        bound: set[tuple[Any, ...]] = {("gate", self.n_experts, term) for term in terms}
-        series = [
-            (part, expert, term, table.at[term, expert])
-            for part, table in parts.items()
-            for expert in table.columns
-            for term in table.index
-            if (part, expert, term) not in bound
-        ]
-        index = pd.MultiIndex.from_tuples(
-            [row[:3] for row in series], names=["part", "expert", "term"]
-        )
-        return pd.Series([row[3] for row in series], index=index, name="params")
+        return free_parameters(self)
+
+    def odds_ratios(self) -> pd.DataFrame:
+        """Factors by which the odds of an expert against the last change per unit of a column.
+
+        Returns
+        -------
+        DataFrame
+            One row per term of the gate, one column per expert but the last.
+
+        Raises
+        ------
+        UnsupportedCombinationError
+            If the gate's log odds are not linear in its columns; the message says why.
+        """
+        from mixexperts._tables import odds_ratios
+
+        return odds_ratios(self)
 
     def _experts(self) -> pd.Index:
         import pandas as pd

@@ -253,22 +253,54 @@ def _split(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator)
 
 
 def split_worst(model: Model, batch: Batch, theta: Theta, rng: np.random.Generator) -> Theta:
-    """A start with one expert more: the worst-explained expert is split in two.
+    """A start with one expert more: the worst-explained expert is split in two."""
+    return split_expert(model, batch, theta, int(worst_explained(model, batch, theta)[0]), rng)
 
-    The expert whose rows have the lowest mean log density under it gives half of them to a
-    new one, cut along its residual and a random direction of the features.
+
+def worst_explained(model: Model, batch: Batch, theta: Theta) -> Array:
+    """The experts in the order in which to split them (K,).
+
+    Those first whose rows have the lowest mean log density under them.
     """
     log_expert = batch.sum_units(model.expert.log_prob(theta.expert, batch))
     resp, _ = e_step(model.log_joint(theta, batch))
     weighted = resp * batch.weight[:, None]
     mass = weighted.sum(axis=0)
-    mean_log = (weighted * log_expert).sum(axis=0) / np.maximum(mass, 1e-300)
+    with np.errstate(invalid="ignore"):  # no weight times a density of zero
+        terms = np.where(weighted > 0.0, weighted * log_expert, 0.0)
+    mean_log = terms.sum(axis=0) / np.maximum(mass, 1e-300)
     # Splitting an expert too small to feed two only makes a degenerate start.
     splittable = mass >= 2 * (model.expert.n_params_each(theta.expert) + 1)
     if not splittable.any():
         splittable[mass.argmax()] = True
-    worst = int(np.where(splittable, mean_log, np.inf).argmin())
+    return np.argsort(np.where(splittable, mean_log, np.inf), kind="stable")
 
+
+def split_expert(
+    model: Model, batch: Batch, theta: Theta, worst: int, rng: np.random.Generator
+) -> Theta:
+    """A start with one expert more, the last.
+
+    The expert ``worst`` gives half of its rows to it, cut along its residual and a random
+    direction of the features.
+    """
+    resp, _ = e_step(model.log_joint(theta, batch))
+    return theta_from_responsibilities(
+        model, batch, split_rows(model, batch, theta, resp, worst, rng), rng
+    )
+
+
+def split_rows(
+    model: Model,
+    batch: Batch,
+    theta: Theta,
+    resp: Array,
+    worst: int,
+    rng: np.random.Generator,
+) -> Array:
+    """Responsibilities (u, K + 1) after the split of an expert of those given."""
+    weighted = resp * batch.weight[:, None]
+    mass = weighted.sum(axis=0)
     residual = batch.sum_units(model.expert.residual(theta.expert, batch)[:, [worst]])
     residual = residual / np.sqrt(weighted[:, worst] @ residual**2 / mass[worst] + 1e-300)
     features, _ = _cloud(model, batch)
@@ -281,7 +313,7 @@ def split_worst(model: Model, batch: Batch, theta: Theta, rng: np.random.Generat
     moved = resp[:, worst] * np.where(upper, 1.0 - _SOFTNESS, _SOFTNESS)
     grown = np.column_stack([resp, moved])
     grown[:, worst] -= moved
-    return theta_from_responsibilities(model, batch, grown, rng)
+    return grown
 
 
 def _best_short(model: Model, starts: list[Theta], run: Callable[[Theta], EMResult]) -> Theta:
@@ -323,6 +355,13 @@ def _evolve(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator
     return theta
 
 
+def _split_merge(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:
+    """Split-and-merge moves from experts fitted to a few rows each."""
+    from mixexperts.em.moves import split_merge
+
+    return split_merge(model, batch, _elemental(model, batch, n_experts, rng), rng).theta
+
+
 KINDS: dict[str, Callable[[Model, Batch, int, np.random.Generator], Theta]] = {
     "kmeans": _kmeans,
     "residual": _residual,
@@ -334,6 +373,7 @@ KINDS: dict[str, Callable[[Model, Batch, int, np.random.Generator], Theta]] = {
     "sem": _sem,
     "anneal": _anneal,
     "evolve": _evolve,
+    "split_merge": _split_merge,
 }
 #: The kinds that ``init="auto"`` runs through, in turn.
 AUTO = ("kmeans", "residual", "split", "small_em", "elemental", "random")

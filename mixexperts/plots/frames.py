@@ -122,10 +122,12 @@ def points_frame(
         As in :func:`fit_frame`.
     y : array-like of shape (n,), optional
         Response; needed with an estimator.
-    feature, at, offset, data
+    feature, at, offset
         As in :func:`fit_frame`.
     groups : array-like of shape (n,), optional
         Groups of the rows; needed with an estimator that was fitted with groups.
+    data
+        As in :func:`fit_frame`.
 
     Returns
     -------
