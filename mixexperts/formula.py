@@ -133,7 +133,9 @@ def _remember(part: _Part, spec: Any) -> _Part:
             )
         encoders.append([expr, kind.value, plain.encode(levels, f"{label}: {expr!r}")])
     known = plain.encode(spec.transform_state, label)
-    return _Part(part.name, part.terms, part.uses, known, encoders, columns, intercept)
+    return _Part(
+        part.name, part.terms, part.uses, known, encoders, columns, intercept, part.infinite
+    )
 
 
 def _columns_of(spec: Any) -> tuple[tuple[str, ...], int]:

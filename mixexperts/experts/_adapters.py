@@ -41,8 +41,10 @@ def as_linear(expert: Any, wrapper: str) -> LinearExpert:
         )
     if isinstance(expert, Poisson):
         return LinearPoisson(expert.degree, expert.fit_intercept)
-    if isinstance(expert, LinearExpert) and type(expert).cdf_at is not LinearExpert.cdf_at:
-        return expert
+    plain = isinstance(expert, LinearExpert) and not hasattr(expert, "base")
+    if plain and type(expert).cdf_at is not LinearExpert.cdf_at:
+        linear: LinearExpert = expert
+        return linear
     if not isinstance(expert, Expert):
         raise TypeError(
             f"expert of {wrapper} must be an instance of a family such as Gaussian(), got "

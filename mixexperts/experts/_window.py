@@ -80,6 +80,7 @@ def _nodes(
 ) -> tuple[Array, Array]:
     """Nodes and weights of Gauss-Legendre panels that follow the density in the window."""
     lowest, highest = family.support
+    lower, upper = np.maximum(lower, lowest), np.minimum(upper, highest)
     levels = [*_LEVELS, *(1.0 - p for p in _UPPER)]
     edges = [np.broadcast_to(family.quantile_at(p, eta, **shapes), eta.shape) for p in levels]
     for end, sign in ((lower, 1.0), (upper, -1.0)):

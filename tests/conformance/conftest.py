@@ -120,7 +120,7 @@ def rng():
 
 def _responses(rng, n):
     """Responses from the most to the least general, for a family to choose from."""
-    level, kind = rng.standard_normal(n), np.arange(n) % 5
+    level, kind = np.random.default_rng(n).standard_normal(n), np.arange(n) % 5
     lower = np.where(kind == 3, -np.inf, level - 0.4 * (kind == 2))
     upper = np.where(kind == 4, np.inf, level + 0.5 * (kind == 2))
     bounds = np.column_stack([lower, upper])

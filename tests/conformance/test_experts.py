@@ -41,11 +41,12 @@ SCIPY_LOG_PROB = {
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "offset"])
-def setting(request, expert, case, rng):
+def setting(request, expert, case):
     """Parameters, and a batch whose responses are values of the predictive distribution."""
     kind = "offset" if request.param else "plain"
     _, theta, batch = case(Constant(), expert, kind)
     label = np.arange(batch.n_rows) % len(next(iter(theta.expert.values())))
+    rng = np.random.default_rng(1)
     value = expert.sample(theta.expert, batch, label, rng)
     while (out := ~expert.admits(expert.response_at(batch.y, value))).any():
         value[out] = expert.sample(theta.expert, batch, label, rng)[out]
