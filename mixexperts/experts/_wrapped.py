@@ -52,7 +52,8 @@ class Wrapped(LinearExpert):
 
     def with_intercept(self, fit_intercept: bool) -> Self:
         """The same with the wrapped family so."""
-        return replace(self, expert=self.expert.with_intercept(fit_intercept))
+        wrapped = self.expert.with_intercept(fit_intercept)
+        return replace(self, expert=wrapped)  # type: ignore[type-var]
 
     def point_response(self, y: Array) -> Array:
         raise NotImplementedError

@@ -50,7 +50,8 @@ class WithZeros(Expert):
 
     def with_intercept(self, fit_intercept: bool) -> Self:
         """The same with the wrapped family so."""
-        return replace(self, expert=self.expert.with_intercept(fit_intercept))
+        wrapped = self.expert.with_intercept(fit_intercept)
+        return replace(self, expert=wrapped)  # type: ignore[type-var]
 
     @abstractmethod
     def make_inner(self) -> Expert:
@@ -99,7 +100,8 @@ class WithZeros(Expert):
     def possible(self, y: Array) -> Array:
         """Which responses have a positive density or probability, (n,) bool."""
         lattice = (y == np.floor(y)) if self.discrete else True
-        return np.isfinite(y) & (y >= 0.0) & (y < self.support[1]) & lattice
+        possible: Array = np.isfinite(y) & (y >= 0.0) & (y < self.support[1]) & lattice
+        return possible
 
     # --- parameters --------------------------------------------------------------------------
 

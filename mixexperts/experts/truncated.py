@@ -97,14 +97,15 @@ class Truncated(Wrapped):
             super().__post_init__()
         finally:
             object.__setattr__(self, "expert", given)
-        seen, columns = self.base, (1, 3)
+        seen: LinearExpert = self.base
+        columns: tuple[int, ...] = (1, 3)
         if isinstance(given, Censored):
             seen, columns = given, (1, 2, 3, 4)
         object.__setattr__(self, "seen", seen)
         object.__setattr__(self, "response_columns", columns)
         object.__setattr__(self, "truncates", self.of == "population")
         object.__setattr__(self, "has_row_terms", self.of == "expert")
-        low, high = self._open_below(np.float64(self.lower), np.float64(self.upper))
+        low, high = self._open_below(np.array(self.lower), np.array(self.upper))
         if not (low < high and high > self.support[0] and low < self.support[1]):
             raise ValueError(
                 f"no {self.base_name} response lies between lower={self.lower!r} and "
@@ -121,7 +122,7 @@ class Truncated(Wrapped):
     def _columns(self, y: Array) -> tuple[Array, Array, Array]:
         """What was seen and the windows, of a response with its columns on axis 0 or of one."""
         if y.ndim < 3 or len(y) < 3:
-            return y, np.float64(self.lower), np.float64(self.upper)
+            return y, np.array(self.lower), np.array(self.upper)
         own = y[0] if len(y) == 3 else y[:2]
         return own, y[-2], y[-1]
 
@@ -177,7 +178,8 @@ class Truncated(Wrapped):
             return inside
         exact = own[:, 0] == own[:, 1]
         inside = (own[:, 0] >= lower) & (own[:, 1] <= upper)
-        return inside & ~(exact & ((own[:, 0] <= lower) | (own[:, 1] >= upper)))
+        inside &= ~(exact & ((own[:, 0] <= lower) | (own[:, 1] >= upper)))
+        return inside
 
     def point_response(self, y: Array) -> Array:
         """What was seen as one number for each row, (n,)."""
@@ -351,9 +353,10 @@ class Truncated(Wrapped):
         eta, shapes = self.eta(params, batch), self.shapes_of(params)
         found = self._chance(lower, upper, eta, shapes)
         nothing = np.zeros(eta.shape)
-        _, slopes, weights = found or (
-            nothing, *([nothing] * (1 + len(self.shapes)) for _ in range(2))
-        )  # fmt: skip
+        if found is None:  # no row has a window
+            zeros = [nothing] * (1 + len(self.shapes))
+            found = nothing, zeros, zeros
+        _, slopes, weights = found
         n_experts = eta.shape[1]
         stats: dict[str, Any] = {
             "mass": np.zeros(n_experts),
@@ -394,8 +397,8 @@ class Truncated(Wrapped):
         eta = self.eta(params, batch)
         low, high = self._open_below(lower, upper)
         where = np.ones(eta.shape, dtype=bool)
-        flat = cells(where, low[:, None], high[:, None], eta)
-        return *flat, cell_shapes(where, self.shapes_of(params))
+        low, high, at = cells(where, low[:, None], high[:, None], eta)
+        return low, high, at, cell_shapes(where, self.shapes_of(params))
 
     def mean(self, params: Params, batch: Batch) -> Array:
         """Mean of each expert at each row, (n, K): of the population, or in the window."""
@@ -426,10 +429,10 @@ class Truncated(Wrapped):
         low, high, eta, shapes = self._window(params, batch)
         y = np.repeat(point, len(params["coef"]))
         y = np.clip(np.floor(y) if self.discrete else y, low, high)
-        ends = (y, high) if upper else (low, y)
-        log_p = log_between(self.base, *ends, eta, shapes)
+        start, end = (y, high) if upper else (low, y)
+        log_p = log_between(self.base, start, end, eta, shapes)
         log_p -= log_between(self.base, low, high, eta, shapes)
-        tail = np.where(ends[0] < ends[1], np.exp(np.minimum(log_p, 0.0)), 0.0)
+        tail = np.where(start < end, np.exp(np.minimum(log_p, 0.0)), 0.0)
         return tail.reshape(batch.n_rows, -1)
 
     def quantile(self, params: Params, batch: Batch, probability: float) -> Array:
