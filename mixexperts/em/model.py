@@ -210,7 +210,7 @@ def em_pass(model: Model, theta: Theta, batch: Batch, e_step: EStep | None = Non
 
 
 def unseen_units(model: Model, theta: Theta, batch: Batch) -> tuple[Array, Array]:
-    """Expected numbers of units that were not sampled, by expert, and the posterior of one that was.
+    """Expected numbers of units that were not sampled, and the posterior of one that was.
 
     For a unit with a chance T to be sampled there were ``(1 - T) / T`` on average that were not
     (McLachlan and Jones 1988). Both (u, K) are times the weights of the units.

@@ -106,8 +106,7 @@ class Wrapped(LinearExpert):
         weights = self.base.terms(y, eta, **shapes).weights
         return step_sizes(self.base, tuple(np.broadcast_to(w, eta.shape) for w in weights))
 
-    @property
-    def monotone_updates(self) -> bool:
+    def update_rises(self) -> bool:
         """Where expectations given the bounds are exact: of Gaussian experts."""
         return isinstance(self.base, LinearGaussian)
 

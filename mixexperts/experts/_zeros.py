@@ -161,10 +161,9 @@ class WithZeros(Expert):
         least = 1.0 / (1.0 + np.exp(_MOST_ODDS))
         return self._joined(inner, np.clip(share, least, 1.0 - least))
 
-    @property
-    def monotone_updates(self) -> bool:
+    def update_rises(self) -> bool:
         """Where the inner family's are."""
-        return self.inner.monotone_updates
+        return self.inner.update_rises()
 
     def init_params(self, batch: Batch, resp: Array, rng: np.random.Generator) -> Params:
         """The inner family from the rows that are not zero, where it lacks zeros or has too many.

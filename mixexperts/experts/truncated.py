@@ -314,10 +314,9 @@ class Truncated(Wrapped):
         nothing = np.zeros(where.shape)
         return [[merged(nothing, where, part) for part in row] for row in found]
 
-    @property
-    def monotone_updates(self) -> bool:
+    def update_rises(self) -> bool:
         """Only of a population, whose M-step is that of the wrapped family."""
-        return self.of == "population" and self.seen.monotone_updates
+        return self.of == "population" and self.seen.update_rises()
 
     def update(self, params: Params, stats: Stats, penalty: Penalty) -> Params:
         """The update of the wrapped family, or within a window steps with its curvature.

@@ -47,8 +47,6 @@ def _variants(family):
     """
     found = []
     for name, cls in all_components(family).items():
-        if getattr(cls, "partial", False):  # of use beside others only
-            continue
         found.append(pytest.param(cls(), id=name))
         if dataclasses.is_dataclass(cls):
             hints = typing.get_type_hints(cls)
@@ -131,6 +129,10 @@ def _responses(rng, n):
     yield rng.gamma(2.0, size=n)
     yield rng.poisson(3.0, size=n).astype(float)
     yield rng.beta(2.0, 2.0, size=n)
+    pair = rng.standard_normal((n, 2))
+    pair[:, 1] += 0.7 * pair[:, 0]
+    yield pair
+    yield np.column_stack([rng.standard_normal(n), rng.poisson(3.0, size=n)])
     yield np.column_stack([rng.integers(0, 6, size=n), rng.integers(0, 6, size=n)]).astype(float)
     yield rng.integers(0, 2, size=n).astype(float)
 
@@ -163,8 +165,12 @@ def make_batch(expert, gate, kind, rng, n_units=N_UNITS, n_experts=N_EXPERTS):
         weight = rng.uniform(0.2, 3.0, n_units)
         weight[::7] = 0.0
     features = gate.uses_features
+    y = _accepted(expert, rng, n)
+    if every and expert.allows_missing:
+        y[1::9, 0] = y[3::7, -1] = np.nan
+        y[np.isnan(y).all(axis=1)] = 1.0
     return Batch(
-        y=_accepted(expert, rng, n),
+        y=y,
         designs={"mean": _design(rng, n, expert.fit_intercept)},
         Z=_design(rng, n_units, gate.fit_intercept) if features else np.empty((n_units, 0)),
         weight=weight,
@@ -219,8 +225,8 @@ def _with_response(model, theta, batch, label, rng):
 
 def make_theta(model, batch, rng, n_experts=N_EXPERTS, jitter=0.3):
     """Parameters in general position: fitted to thirds of the response, then moved."""
-    y = batch.y if batch.y.ndim == 1 else model.expert.working_response(batch)
-    level = batch.sum_units(y[:, None])[:, 0]
+    y = batch.y if batch.y.ndim == 1 else model.expert.working_response(batch)  # (n,) or (n, d)
+    level = batch.sum_units(y.reshape(len(y), -1))[:, 0]
     rank = np.argsort(np.argsort(level + 1e-6 * rng.standard_normal(batch.n_units)))
     hard = np.eye(n_experts)[rank * n_experts // batch.n_units]
     resp = 0.9 * hard + 0.1 / n_experts
