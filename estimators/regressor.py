@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mixexperts._archive import saveable
 from mixexperts._batch import Array
+from mixexperts.errors import UnsupportedCombinationError
 from mixexperts.estimators import _checks as checks
 from mixexperts.estimators._base import BaseMoE
 from mixexperts.estimators._several import several_scores
@@ -411,6 +412,10 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         shape = np.shape(y)
         if len(shape) != 2 or shape[1] not in self.model_.expert.response_columns[1:]:
             return float(super().score(X, y, sample_weight))
+        if self.model_.expert.infinite_response:
+            raise UnsupportedCombinationError(
+                "R squared needs exact responses in one column; see score_samples or aic instead"
+            )
         counts = np.asarray(y, dtype=np.float64)
         self.model_.expert.check_response(counts)
         trials = counts.sum(axis=1)
