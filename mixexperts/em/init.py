@@ -69,7 +69,7 @@ def _standardized(values: Array, weight: Array) -> Array:
 
 
 def _cloud(model: Model, batch: Batch) -> tuple[Array, Array]:
-    """Features (u, d) and response (u, 1) of each unit, standardised.
+    """Features (u, d) and response (u, r) of each unit, standardised.
 
     The features are those in ``designs["features"]`` if the batch has them, and the columns of
     both designs otherwise. They come in an order and with signs that depend on their
@@ -83,7 +83,8 @@ def _cloud(model: Model, batch: Batch) -> tuple[Array, Array]:
         features = batch.sum_units(batch.X) / per_unit
         if batch.Z.shape[1] and not np.array_equal(batch.Z, features):
             features = np.hstack([features, batch.Z])
-    response = batch.sum_units(model.expert.working_response(batch)[:, None]) / per_unit
+    working = model.expert.working_response(batch).reshape(batch.n_rows, -1)
+    response = batch.sum_units(working) / per_unit
     features = _standardized(features, batch.weight)
     response = _standardized(response, batch.weight)
     if response.size:

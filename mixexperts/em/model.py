@@ -133,7 +133,8 @@ class Model:
             if room is self.gate:
                 score[:cut] -= (pull - pull.mean(axis=0))[:-1].ravel()
             else:
-                score[cut : cut + pull.size] -= pull.ravel()
+                pull = self.expert.penalty_score(params, pull)
+                score[cut : cut + pull.size] -= pull
         return score
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -56,6 +56,11 @@ class Expert(ABC):
     #: Numbers of columns that the response may have.
     response_columns: ClassVar[tuple[int, ...]] = (1,)
 
+    #: Classes that the response may name by the codes 0, 1, ...: none, two of them, or many.
+    takes_classes: ClassVar[Literal["none", "two", "many"]] = "none"
+    #: The codes are names of classes without an order: means and quantiles mean nothing.
+    nominal: ClassVar[bool] = False
+
     #: Elementwise part in the fused kernels; None: passes run on the methods below.
     fused_code: ClassVar[int | None] = None
 
@@ -86,6 +91,10 @@ class Expert(ABC):
     @abstractmethod
     def check_response(self, y: Array) -> None:
         """Raise ``InvalidResponseError`` if y lies outside the family's support."""
+
+    def with_classes(self, n_classes: int) -> Expert:
+        """The family for a response of that many classes; itself where it need not know."""
+        return self
 
     def check_rows(self, y: Array) -> None:
         """The part of :meth:`check_response` that holds of any of the rows, for blocks of them."""
@@ -173,6 +182,10 @@ class Expert(ABC):
         """Which experts have coefficients without a finite maximum, (K,) bool."""
         return np.zeros(len(stats["mass"]), dtype=bool)
 
+    def separation_reason(self) -> str:
+        """What :meth:`separation` means of the rows of an expert."""
+        return "its rows hold no event, or the features part events and their absence"
+
     def permute(self, params: Params, order: Array) -> Params:
         """The same experts in another order."""
         return {name: values[order] for name, values in params.items()}
@@ -186,6 +199,27 @@ class Expert(ABC):
     def penalized_coef(self, params: Params) -> Array:
         """The coefficients that a penalty sees, (K, p)."""
         return params["coef"]
+
+    def penalty_score(self, params: Params, gradient: Array) -> Array:
+        """Gradient of a penalty in the first entries of :meth:`pack`.
+
+        ``gradient`` is that in :meth:`penalized_coef`.
+        """
+        return gradient.ravel()
+
+    def penalty_information(self, params: Params, diagonal: Array) -> Array:
+        """Hessian of a penalty in the same entries, from its diagonal in the coefficients."""
+        return np.diag(diagonal.ravel())
+
+    def design_options(self) -> Mapping[str, Any]:
+        """Arguments of :meth:`DesignMap.fit` that the experts' design takes beside the usual."""
+        return {}
+
+    def raw_shapes(self, n_experts: int, n_terms: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of what :meth:`raw` gives for a design of that many terms."""
+        shapes: dict[str, tuple[int, ...]] = {"intercept": (n_experts,)}
+        shapes |= {name: (n_experts,) for name in self.param_names}
+        return shapes | {"coef": (n_experts, n_terms)}
 
     def raw(self, params: Params, design: DesignMap, loc: float, scale: float) -> dict[str, Array]:
         """Parameters on the scale of the user's columns, by the names of the attributes.
@@ -207,7 +241,7 @@ class Expert(ABC):
     # --- what starts are made from -----------------------------------------------------------
 
     def working_response(self, batch: Batch) -> Array:
-        """The response on the scale of the linear predictor, less the offset, (n,)."""
+        """The response on the scale of the linear predictor, less the offset, (n,) or (n, d)."""
         response: Array = batch.y if batch.offset is None else batch.y - batch.offset
         return response
 
@@ -221,6 +255,16 @@ class Expert(ABC):
         return self.residual(params, batch) ** 2
 
     # --- what predictions need -------------------------------------------------------------
+
+    def log_class_proba(self, params: Params, batch: Batch, n_classes: int) -> Array:
+        """Log probability of each class under each expert, (n, K, C), whatever ``batch.y``."""
+        codes = (np.full(batch.n_rows, float(c)) for c in range(n_classes))
+        columns = [self.log_prob(params, replace(batch, y=code)) for code in codes]
+        return np.stack(columns, axis=2)
+
+    def all_values(self, params: Params) -> Array | None:
+        """All values that the response may take, ascending; None where there is no end to them."""
+        return None
 
     def response_at(self, y: Array, value: Array) -> Array:
         """A response like ``y`` that takes the values (n,) of the predictive distribution."""

@@ -53,8 +53,10 @@ def rng():
     return np.random.default_rng(20260901)
 
 
-def _responses(rng, n):
+def _responses(expert, rng, n):
     """Responses from the most to the least general, for a family to choose from."""
+    if expert.takes_classes == "many":  # counts would be codes of as many classes
+        yield rng.integers(0, 3, size=n).astype(float)
     yield rng.standard_normal(n)
     yield rng.gamma(2.0, size=n)
     yield rng.poisson(3.0, size=n).astype(float)
@@ -64,7 +66,7 @@ def _responses(rng, n):
 
 
 def _accepted(expert, rng, n):
-    for y in _responses(rng, n):
+    for y in _responses(expert, rng, n):
         try:
             expert.check_response(y)
         except InvalidResponseError:
