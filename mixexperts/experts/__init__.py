@@ -4,6 +4,7 @@ from mixexperts.experts.base import Expert
 from mixexperts.experts.binomial import Binomial
 from mixexperts.experts.gaussian import Gaussian
 from mixexperts.experts.multinomial import Multinomial
+from mixexperts.experts.ordinal import Ordinal
 from mixexperts.experts.poisson import Poisson
 
-__all__ = ["Binomial", "Expert", "Gaussian", "Multinomial", "Poisson"]
+__all__ = ["Binomial", "Expert", "Gaussian", "Multinomial", "Ordinal", "Poisson"]

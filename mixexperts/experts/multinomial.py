@@ -341,5 +341,3 @@ def _shortened(step: Array, gram: Array) -> Array:
     change = np.einsum("cp,cp->c", squares[held], step[held] ** 2) / squares[held, 0]
     r = _LARGEST * float(np.sqrt(change.sum()))
     return step * (np.log1p(r) / r) if r > 0.0 else step
-
-

@@ -42,6 +42,15 @@ SCIPY_LOG_PROB = {
     "multinomial": lambda expert, params, batch: stats.multinomial.logpmf(
         np.eye(3)[batch.y.astype(int)][:, None], 1, three_classes(params, batch)
     ),
+    "ordinal": lambda expert, params, batch: np.log(
+        np.diff(
+            special.expit(
+                np.pad(params["threshold"], ((0, 0), (1, 1)), constant_values=(-np.inf, np.inf))
+                - predictor(params, batch)[:, :, None]
+            ),
+            axis=2,
+        )[np.arange(batch.n_rows), :, batch.y.astype(int)]
+    ),
     "binomial": lambda expert, params, batch: stats.binom.logpmf(
         batch.y[:, :1], batch.y.sum(axis=1)[:, None], special.expit(predictor(params, batch))
     ),
