@@ -175,7 +175,7 @@ class Ordinal(ClassExpert):
             if penalty.is_null and np.trace(gram) < _NOTHING:
                 continue
             at = np.concatenate([threshold[k], coef[k]])
-            step = penalty.minimize_quadratic(gram, cross, at, mask)
+            step = _newton(gram, cross, at, mask, free, penalty)
             step *= _share(step, gram, threshold[k])
             threshold[k] = _ascending(threshold[k] + step[:free])
             coef[k] += step[free:]
@@ -367,6 +367,27 @@ def _ascending(threshold: Array) -> Array:
     return np.concatenate([threshold[:1], threshold[0] + np.cumsum(gaps)])
 
 
+def _newton(
+    gram: Array, cross: Array, at: Array, mask: Array, free: int, penalty: Penalty
+) -> Array:
+    """Newton step in thresholds, then slopes; gaps that are closed and would go on stay closed."""
+    shut = np.diff(at[:free]) < 2.0 * _LEAST_GAP
+    tied = np.zeros_like(shut)
+    while True:
+        # Thresholds with a closed gap between them move as one.
+        group = np.concatenate([[0], np.cumsum(~tied)])
+        index = np.concatenate([group, group[-1] + 1 + np.arange(len(at) - free)])
+        merge = np.eye(index[-1] + 1)[index]
+        kept = np.searchsorted(index, np.arange(index[-1] + 1))
+        step: Array = merge @ penalty.minimize_quadratic(
+            merge.T @ gram @ merge, merge.T @ cross, at[kept], mask[kept]
+        )
+        closing = shut & ~tied & (np.diff(step[:free]) < 0.0)
+        if not closing.any():
+            return step
+        tied |= closing
+
+
 def _parts(at: Array, n_classes: int) -> dict[str, Array]:
     return {"coef": at[:, n_classes - 1 :], "threshold": at[:, : n_classes - 1]}
 
@@ -377,13 +398,13 @@ def _share(step: Array, gram: Array, threshold: Array) -> float:
     The logistic parts of the log-likelihood ask for ``log(1 + r) / r``, with r the largest change
     of a threshold less eta; that of eta is taken as a multiple of its root mean square, as in
     :func:`_glm.shortened`. Logs of the gaps between thresholds are barriers: ``1 / (1 + s)``, with
-    s the largest relative change of a gap, keeps them open (Nesterov 2004, section 4.1.5).
+    s the largest relative loss of a gap, keeps them open (Nesterov 2004, section 4.1.5).
     """
     free = len(threshold)
     size = np.diagonal(gram)
     slopes = float(size[free:] @ step[free:] ** 2) / max(float(size[:free].sum()), _NOTHING)
     r = _LARGEST * np.sqrt(slopes) + float(np.abs(step[:free]).max())
-    s = float((np.abs(np.diff(step[:free])) / np.diff(threshold)).max(initial=0.0))
+    s = float((-np.diff(step[:free]) / np.diff(threshold)).max(initial=0.0))
     share = np.log1p(r) / r if r > 0.0 else 1.0
     return float(min(share, 1.0 / (1.0 + s)))
 
