@@ -31,6 +31,7 @@ from mixexperts.estimators._data import Data, Placed, Resident, Streamed
 from mixexperts.estimators._frame import Frame
 from mixexperts.estimators._predict import Predictions
 from mixexperts.estimators._starts import StartMaker
+from mixexperts.experts.base import Expert
 from mixexperts.penalties.base import NoPenalty
 from mixexperts.sources import ArraySource, Source
 
@@ -172,9 +173,14 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
             return int(self.random_state.integers(np.iinfo(np.int32).max))
         return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
 
+    def _family(self) -> Expert:
+        """The experts of a fit."""
+        expert: Expert = resolve("expert", self.expert, "expert")
+        return expert
+
     def _model(self) -> Model:
         gate = resolve("gate", self.gate, "gate")
-        expert = resolve("expert", self.expert, "expert")
+        expert = self._family()
         penalties = [
             NoPenalty() if value is None else resolve("penalty", value, argument)
             for value, argument in (
@@ -211,8 +217,7 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
     def _arrays(self, X: Any, y: Any) -> tuple[Array, Array]:
         """X and y as finite numbers, X in single precision if it is given so."""
         checks.numeric_columns(X)
-        expert = resolve("expert", self.expert, "expert")
-        return checks.validated(self, expert, X, y, dtype=[np.float64, np.float32])
+        return checks.validated(self, self._family(), X, y, dtype=[np.float64, np.float32])
 
     def _warn_about_weights(self, total: float, n_rows: int) -> None:
         if total < 0.5 * n_rows:
@@ -231,7 +236,7 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
                 f"n_experts={n_experts} is more than the {n} rows of positive weight "
                 f"(n_samples = {n}); ask for fewer experts or give more rows"
             )
-        if resolve("expert", self.expert, "expert").discrete:
+        if self._family().discrete:
             return  # a probability is at most one: the likelihood of constant counts has a bound
         lowest, highest = data.response_range
         if highest - lowest <= 4.0 * np.finfo(float).eps * max(abs(lowest), abs(highest)):
@@ -399,8 +404,8 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         if self.separated_experts_.any():
             listed = ", ".join(str(k + 1) for k in np.flatnonzero(self.separated_experts_))
             warn(
-                f"some coefficients of expert {listed} have no finite maximum: its rows hold no "
-                "event, or the features part events and their absence; they stand where the "
+                f"some coefficients of expert {listed} have no finite maximum: "
+                f"{self.model_.expert.separation_reason()}; they stand where the "
                 "log-likelihood stopped rising. Their signs and the predictions can be used, "
                 "their sizes cannot. An expert_penalty keeps slopes finite",
                 SeparationWarning,
@@ -467,7 +472,8 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
 def _canonical_order(result: EMResult) -> Array:
     """Experts by ascending mean fitted response over the rows they explain."""
     # Masses and coefficients settle ties; rounding must not.
-    coef = np.round(result.theta.expert["coef"].T[::-1], 8)
+    values = result.theta.expert["coef"]
+    coef = np.round(values.reshape(len(values), -1).T[::-1], 8)
     return np.lexsort([*coef, np.round(result.mass, 6), np.round(result.level, 10)])
 
 

@@ -30,6 +30,18 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
     n_parameters_: int
     has_offset_: bool
 
+    @property
+    def expert_terms_(self) -> tuple[str, ...]:
+        """Names of the columns of ``coef_``."""
+        terms: tuple[str, ...] = self.frame_.expert_map.column_names()
+        return terms
+
+    @property
+    def gate_terms_(self) -> tuple[str, ...]:
+        """Names of the columns of ``gate_coef_``."""
+        terms: tuple[str, ...] = self.frame_.gate_map.column_names()
+        return terms
+
     def _batch(self, X: Any, y: Any = None, offset: Any = None, sample_weight: Any = None) -> Batch:
         """New rows as the engine sees them."""
         check_is_fitted(self, "theta_")

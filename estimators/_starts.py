@@ -123,10 +123,9 @@ def _responsibilities(values: Array, n_experts: int) -> Array:
 
 
 def _from_parameters(init: dict[str, Any], n_experts: int, model: Model, frame: Frame) -> Theta:
-    own = ("intercept", *model.expert.param_names)
     gate = model.gate.neutral_raw(n_experts, frame.gate_map)
-    shapes: dict[str, tuple[int, ...]] = {name: (n_experts,) for name in own}
-    shapes["coef"] = (n_experts, len(frame.expert_map.powers))
+    shapes = model.expert.raw_shapes(n_experts, len(frame.expert_map.powers))
+    own = tuple(shapes)
     shapes |= {name: value.shape for name, value in gate.items()}
     unknown = sorted(set(init) - set(shapes))
     missing = [name for name in own if name not in init]
@@ -144,7 +143,7 @@ def _from_parameters(init: dict[str, Any], n_experts: int, model: Model, frame: 
                 f"{array.shape}"
             )
         raw[name] = array
-    if not model.expert.fit_intercept and raw["intercept"].any():
+    if "intercept" in raw and not model.expert.fit_intercept and raw["intercept"].any():
         raise ValueError("init['intercept'] must be zero: the experts have no intercept")
     # A matrix that all experts share tells none from another.
     each = [values for name, values in raw.items() if name not in model.gate.shared_raw]
@@ -175,11 +174,17 @@ def _from_estimator(est: Any, n_experts: int, model: Model, frame: Frame) -> Sta
         )
     raw = est.frame_.raw(est.model_, est.theta_)
     n_coef = len(frame.expert_map.powers)
-    if raw["coef"].shape[1] != n_coef:
+    if raw["coef"].shape[-1] != n_coef:
         raise ValueError(
-            f"init is a model whose experts have {raw['coef'].shape[1]} coefficients, but this "
+            f"init is a model whose experts have {raw['coef'].shape[-1]} coefficients, but this "
             f"one's have {n_coef}; start from a model with the same terms"
         )
+    for name, shape in model.expert.raw_shapes(own, n_coef).items():
+        if raw[name].shape != shape:
+            raise ValueError(
+                f"init is a model whose {name} has shape {raw[name].shape}, but this one's has "
+                f"{shape}; start from a model of the same response"
+            )
     reads = model.gate.reads(est.model_.gate)
     neutral = model.gate.neutral_raw(own, frame.gate_map)
     other = {n for n, v in neutral.items() if not reads or n not in raw or raw[n].shape != v.shape}

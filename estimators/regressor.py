@@ -303,15 +303,3 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         weight = trials * checks.sample_weight_array(sample_weight, len(trials))
         share = counts[:, 0] / np.where(trials > 0.0, trials, 1.0)
         return float(r2_score(share, self.predict(X), sample_weight=weight))
-
-    @property
-    def expert_terms_(self) -> tuple[str, ...]:
-        """Names of the columns of ``coef_``."""
-        terms: tuple[str, ...] = self.frame_.expert_map.column_names()
-        return terms
-
-    @property
-    def gate_terms_(self) -> tuple[str, ...]:
-        """Names of the columns of ``gate_coef_``."""
-        terms: tuple[str, ...] = self.frame_.gate_map.column_names()
-        return terms

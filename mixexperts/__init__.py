@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         theory,
     )
     from mixexperts.api import moe
-    from mixexperts.estimators import MoERegressor
+    from mixexperts.estimators import MoEClassifier, MoERegressor
     from mixexperts.inference.selection import Selection, select
     from mixexperts.io import load
     from mixexperts.predictive import Predictive
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _NAMES = {
+    "MoEClassifier": "mixexperts.estimators",
     "MoERegressor": "mixexperts.estimators",
     "MoEResults": "mixexperts.results",
     "Predictive": "mixexperts.predictive",
@@ -46,6 +47,7 @@ _ROOMS = (
 )  # fmt: skip
 
 __all__ = [
+    "MoEClassifier",
     "MoERegressor",
     "MoEResults",
     "Predictive",

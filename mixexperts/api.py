@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from mixexperts._class_results import LabelColumn, MoEClassResults
 from mixexperts._registry import all_components, resolve
-from mixexperts.estimators import MoERegressor
+from mixexperts.estimators import MoEClassifier, MoERegressor
 from mixexperts.experts.base import Expert
 from mixexperts.formula import FormulaSpec
 from mixexperts.gates.base import Gate
@@ -53,7 +54,8 @@ def moe(
         Kind of gate: ``"softmax"`` (the default where the gate has terms), ``"gaussian"``, which
         models the distribution of the gate's terms, or ``"constant"`` (without terms).
     family : str or Expert, default="gaussian"
-        Family of the experts: ``"gaussian"``, ``"poisson"``, ``"binomial"``, or an instance from
+        Family of the experts: ``"gaussian"``, ``"poisson"``, ``"binomial"``, ``"multinomial"`` and
+        ``"ordinal"`` (classes; a response of text, numbers or categories), or an instance from
         :mod:`mixexperts.experts`.
     weights, offset : str or array-like of shape (n,), optional
         Case weights >= 0, and the known part of every expert's linear predictor (in units of
@@ -96,8 +98,17 @@ def moe(
             f"gate={gate!r}: here gate holds terms, such as '~ z'; the kind of gate is named by "
             f"gate_family={gate!r} (softmax if not given; without terms the weights are constant)"
         )
+    frame = data if isinstance(data, pd.DataFrame) else pd.DataFrame(data)
+    by_classes = resolve("expert", family, "family").takes_classes == "many"
+    response = LabelColumn.of(formula, frame) if by_classes else None
     spec, built = FormulaSpec.fit(
-        formula, data, gate, missing=missing, weights=weights, offset=offset, env=env
+        formula,
+        data if response is None else response.coded(frame),
+        gate,
+        missing=missing,
+        weights=weights,
+        offset=offset,
+        env=env,
     )
     expert = _expert(family, spec)
     if built.y is None or (built.y.ndim != 1 and built.y.shape[1] not in expert.response_columns):
@@ -106,9 +117,9 @@ def moe(
             f"take one: give one, such as I({spec.y_name}) for their sum, or family='binomial' for "
             "successes and failures"
         )
-    frame = data if isinstance(data, pd.DataFrame) else pd.DataFrame(data)
+    y = built.y if response is None else response.labels(built.y)
     X = union_design(built, frame.index[built.rows])
-    estimator = MoERegressor(
+    estimator = (MoEClassifier if by_classes else MoERegressor)(
         gate=_gate(gate_family, spec),
         expert=expert,
         gate_features=list(spec.z_names),
@@ -122,23 +133,19 @@ def moe(
     }
     table = None
     if isinstance(n_experts, numbers.Integral):
-        estimator.set_params(n_experts=n_experts).fit(X, built.y, **fit_data)
+        estimator.set_params(n_experts=n_experts).fit(X, y, **fit_data)
     else:
         values = experts_range(n_experts)
-        selection = select(estimator, X, built.y, n_experts=values, criterion=criterion, **fit_data)
+        selection = select(estimator, X, y, n_experts=values, criterion=criterion, **fit_data)
         estimator, table = selection.best_estimator, selection.table
-    criteria = {name: getattr(estimator, name)(X, built.y, **fit_data) for name in CRITERIA}
+    criteria = {name: getattr(estimator, name)(X, y, **fit_data) for name in CRITERIA}
     kept = frame.iloc[built.rows] if built.n_dropped else frame
     given_offset = None if spec.offset is not None else built.extra.get("offset")
-    return MoEResults(
-        estimator,
-        spec,
-        criteria,
-        n_dropped=built.n_dropped,
-        selection=table,
-        data=kept,
-        offset=given_offset,
-    )
+    more: dict[str, Any] = {"n_dropped": built.n_dropped, "selection": table}
+    more |= {"data": kept, "offset": given_offset}
+    if by_classes:
+        return MoEClassResults(estimator, spec, criteria, response=response, **more)
+    return MoEResults(estimator, spec, criteria, **more)
 
 
 def _check_options(options: dict[str, Any]) -> None:
@@ -182,11 +189,18 @@ def _gate(family: Any, spec: FormulaSpec) -> Gate:
 
 
 def _expert(family: Any, spec: FormulaSpec) -> Expert:
-    from dataclasses import replace
+    from dataclasses import fields, replace
 
     expert: Expert = resolve("expert", family, "family")
     if expert.degree != 1:
         raise ValueError(
             "family has degree != 1; write polynomials in the formula instead, as poly(x, 2)"
         )
-    return replace(expert, fit_intercept=spec.x_intercept)  # type: ignore[type-var]
+    if "fit_intercept" in {field.name for field in fields(expert)}:  # type: ignore[arg-type]
+        return replace(expert, fit_intercept=spec.x_intercept)  # type: ignore[type-var]
+    if not spec.x_intercept:
+        raise ValueError(
+            f"family={expert.name!r} has no intercept to be left out of the formula: remove the "
+            "'- 1' or '0 +'"
+        )
+    return expert

@@ -262,6 +262,12 @@ class Expert(ABC):
         columns = [self.log_prob(params, replace(batch, y=code)) for code in codes]
         return np.stack(columns, axis=2)
 
+    def ordered(self) -> Expert:
+        """The family itself, refused where its values are names without an order."""
+        if self.nominal:
+            raise self._lacks("mean")
+        return self
+
     def all_values(self, params: Params) -> Array | None:
         """All values that the response may take, ascending; None where there is no end to them."""
         return None

@@ -10,6 +10,7 @@ import numpy as np
 
 from mixexperts._batch import Array, Batch, Params, Stats
 from mixexperts._design import DesignMap
+from mixexperts.errors import UnsupportedCombinationError
 from mixexperts.experts._classes import ClassExpert, codes
 from mixexperts.experts._glm import (
     _LARGEST,
@@ -294,6 +295,14 @@ class Multinomial(ClassExpert):
         code, _ = codes(batch.y, self.count(batch))
         member: Array = np.eye(self.count(batch))[code]
         return member[:, 0] if self.count(batch) == 2 else member
+
+
+    def _lacks(self, method: str) -> UnsupportedCombinationError:
+        return UnsupportedCombinationError(
+            f"expert {self.name!r} has no {method}(): its classes have no order, and no mean, spread "
+            "or quantiles; use probabilities, the mode, the highest-density region or samples, or "
+            "expert='ordinal' for ordered classes"
+        )
 
 
 def _log_proba(coef: Array, X: Array, offset: Array | None) -> Array:
