@@ -184,7 +184,9 @@ class MoEClassResults(MoEResults):
             label = full
         return pd.Series(label, index=rows.index, name=self.spec.y_name)
 
-    def predict_proba(self, data: pd.DataFrame | None = None, *, offset: Any = None) -> pd.DataFrame:
+    def predict_proba(
+        self, data: pd.DataFrame | None = None, *, offset: Any = None
+    ) -> pd.DataFrame:
         """Probabilities of the classes for each row of a data frame.
 
         Parameters

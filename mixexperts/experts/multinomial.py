@@ -296,11 +296,10 @@ class Multinomial(ClassExpert):
         member: Array = np.eye(self.count(batch))[code]
         return member[:, 0] if self.count(batch) == 2 else member
 
-
     def _lacks(self, method: str) -> UnsupportedCombinationError:
         return UnsupportedCombinationError(
-            f"expert {self.name!r} has no {method}(): its classes have no order, and no mean, spread "
-            "or quantiles; use probabilities, the mode, the highest-density region or samples, or "
+            f"expert {self.name!r} has no {method}(): its classes have no order, and no mean, "
+            "spread or quantiles; use probabilities, the mode, the highest-density region or samples, or "
             "expert='ordinal' for ordered classes"
         )
 

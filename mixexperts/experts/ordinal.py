@@ -313,7 +313,7 @@ class Ordinal(ClassExpert):
         return batch.y
 
     def residual(self, params: Params, batch: Batch) -> Array:
-        """Codes less their expectation, in standard deviations (a quarter added to the variance)."""
+        """Pearson residuals of the codes; a quarter is added to the variance."""
         centred = batch.y[:, None] - self.mean(params, batch)
         residual: Array = centred / np.sqrt(self.variance(params, batch) + 0.25)
         return residual

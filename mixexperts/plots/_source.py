@@ -286,6 +286,10 @@ def _from_estimator(estimator: Any, X: Any, y: Any, offset: Any, response: bool)
 
 
 def _response(estimator: Any, y: Any, n: int) -> Array:
+    if hasattr(estimator, "classes_"):  # labels
+        if np.shape(y) != (n,):
+            raise ValueError(f"y must hold {n} labels, one per row, got shape {np.shape(y)}")
+        return np.asarray(y)
     if np.shape(y) == (n, 2) and 2 in estimator.model_.expert.response_columns:
         return np.asarray(y, dtype=float)
     return _column(y, n, "y")
