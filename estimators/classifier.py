@@ -247,7 +247,7 @@ class MoEClassifier(ClassifierMixin, BaseMoE):  # type: ignore[misc]
         return expert.log_class_proba(self.theta_.expert, batch, len(self.classes_))
 
     def predict_log_proba(self, X: Any, *, offset: Any = None) -> Array:
-        """Log probabilities of the classes given x, accurate also where they are near 0 and 1.
+        """Log probabilities of the classes given x, accurate also where they are tiny.
 
         Parameters
         ----------

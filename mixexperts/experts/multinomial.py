@@ -299,8 +299,8 @@ class Multinomial(ClassExpert):
     def _lacks(self, method: str) -> UnsupportedCombinationError:
         return UnsupportedCombinationError(
             f"expert {self.name!r} has no {method}(): its classes have no order, and no mean, "
-            "spread or quantiles; use probabilities, the mode, the highest-density region or samples, or "
-            "expert='ordinal' for ordered classes"
+            "spread or quantiles; use probabilities, the mode, the highest-density region or "
+            "samples, or expert='ordinal' for ordered classes"
         )
 
 

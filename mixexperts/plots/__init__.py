@@ -2,8 +2,9 @@
 
 Every plot function takes a fitted :class:`~mixexperts.MoERegressor`,
 :class:`~mixexperts.MoEClassifier` or :class:`~mixexperts.MoEResults` and returns matplotlib axes;
-with ``ax=None`` it makes a figure of the width of a journal's column. The ``*_frame`` functions return the numbers drawn as data
-frames and need no matplotlib, for use with any other plotting library.
+with ``ax=None`` it makes a figure of the width of a journal's column. The ``*_frame`` functions
+return the numbers drawn as data frames and need no matplotlib, for use with any other plotting
+library.
 """
 
 from mixexperts.plots.classification import (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixexperts._batch import Array
-from mixexperts.plots._source import Source, listing, source
+from mixexperts.plots._source import Source, fitted, listing, source
 from mixexperts.plots._style import Look, dot, handle, held_note, legend_above, look, page, text
 
 if TYPE_CHECKING:
@@ -73,7 +73,8 @@ def calibration_frame(
         raise ValueError(f"confidence must lie between 0 and 1, got {confidence!r}")
     if isinstance(n_bins, bool) or not isinstance(n_bins, int | np.integer) or n_bins < 1:
         raise ValueError(f"n_bins must be an integer >= 1, got {n_bins!r}")
-    src = _classifying(source(model, X, y, data=data, offset=offset, response=True))
+    _classifying(model)
+    src = source(model, X, y, data=data, offset=offset, response=True)
     est = src.estimator
     proba = est.predict_proba(src.X, offset=src.offset)
     truth = np.asarray(src.y)
@@ -179,7 +180,7 @@ def plot_calibration(
             handles.append(handle(ece, style, marker=True, width=1.0))
         _counts(ax, frame, single)
         ax.set_xlim(-0.02, 1.02)
-        ax.set_ylim(-0.02, 1.02)
+        ax.set_ylim(-0.06 if single else -0.02, 1.02)
         ax.set_aspect("equal")
         ax.set_xlabel("predicted probability")
         ax.set_ylabel(f"observed share ({100 * confidence:.4g}% interval)")
@@ -246,7 +247,8 @@ def decision_regions_frame(
     ValueError, TypeError
         If an argument cannot be used, or the model is no classifier; the message names it.
     """
-    src = _classifying(source(model, X, data=data, offset=offset))
+    _classifying(model)
+    src = source(model, X, data=data, offset=offset)
     return _regions(src, features, at, n_grid)
 
 
@@ -332,7 +334,8 @@ def plot_decision_regions(
     ValueError, TypeError
         If an argument cannot be used; the message names it.
     """
-    src = _classifying(source(model, X, y, data=data, offset=offset, response=True))
+    _classifying(model)
+    src = source(model, X, y, data=data, offset=offset, response=True)
     frame = _regions(src, features, at, n_grid)
     names, est = frame.attrs["features"], src.estimator
     shape = (int(n_grid), int(n_grid))
@@ -442,10 +445,11 @@ def _two(src: Source, features: Sequence[Any]) -> tuple[str, str]:
     return first, second
 
 
-def _classifying(src: Source) -> Source:
-    if not hasattr(src.estimator, "classes_"):
+def _classifying(model: Any) -> None:
+    """Refuse what is no classifier."""
+    estimator = fitted(model)
+    if not hasattr(estimator, "classes_"):
         raise TypeError(
             f"model must be a fitted MoEClassifier or its results, got one of "
-            f"{type(src.estimator).__name__}; use plot_fit for numbers"
+            f"{type(estimator).__name__}; use plot_fit for numbers"
         )
-    return src
