@@ -7,28 +7,19 @@ from typing import Any
 import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
-from sklearn.utils.validation import check_is_fitted
 
 from mixexperts._archive import saveable
-from mixexperts._batch import Array, Batch
-from mixexperts._registry import resolve
-from mixexperts.errors import InvalidResponseError, UnsupportedCombinationError
-from mixexperts.estimators import _checks as checks
-from mixexperts.estimators._base import BaseMoE
+from mixexperts._batch import Array
+from mixexperts.estimators._class_base import ClassBase
 from mixexperts.estimators._labels import (
-    CodedSource,
     class_codes,
     classes_of,
-    classes_of_source,
     labels,
-    listing,
-    refuse_one,
 )
-from mixexperts.experts.base import Expert
 
 
 @saveable("MoEClassifier")
-class MoEClassifier(ClassifierMixin, BaseMoE):  # type: ignore[misc]
+class MoEClassifier(ClassifierMixin, ClassBase):  # type: ignore[misc]
     r"""Mixture-of-experts classification fitted by maximum likelihood.
 
     .. math:: P(y = c \mid x) = \sum_{k=1}^K g_k(x)\, P_k(y = c \mid x)
@@ -47,11 +38,11 @@ class MoEClassifier(ClassifierMixin, BaseMoE):  # type: ignore[misc]
         with one), ``"binomial"`` (two classes), or an instance from :mod:`mixexperts.experts`.
     gate_features, expert_features : list of str or int, slice, mask or None, default=None
         Columns that the gate and the experts see; None means all.
-    init, n_init, max_iter, tol, accelerate, backend, chunk_rows, n_jobs, random_state, verbose
+    init, n_init, algorithm, max_iter, tol, accelerate, backend, chunk_rows, n_jobs
         As in :class:`MoERegressor`. A dict of parameters in ``init`` has ``intercept`` (K, C) and
         ``coef`` (K, C, n_terms), or for ordinal experts ``coef`` (K, n_terms) and ``threshold``
         (K, C - 1).
-    warm_start, checkpoint, gate_penalty, expert_penalty
+    random_state, verbose, warm_start, checkpoint, gate_penalty, expert_penalty
         As in :class:`MoERegressor`. ``expert_penalty`` acts on the coefficients of all classes
         alike; it keeps slopes finite where features part the classes.
 
@@ -119,6 +110,7 @@ class MoEClassifier(ClassifierMixin, BaseMoE):  # type: ignore[misc]
         expert_features: Any = None,
         init: Any = "auto",
         n_init: int = 10,
+        algorithm: Any = "em",
         max_iter: int = 1000,
         tol: float = 1e-8,
         accelerate: bool = True,
@@ -139,6 +131,7 @@ class MoEClassifier(ClassifierMixin, BaseMoE):  # type: ignore[misc]
         self.expert_features = expert_features
         self.init = init
         self.n_init = n_init
+        self.algorithm = algorithm
         self.max_iter = max_iter
         self.tol = tol
         self.accelerate = accelerate
@@ -155,7 +148,15 @@ class MoEClassifier(ClassifierMixin, BaseMoE):  # type: ignore[misc]
     # --- fitting ---------------------------------------------------------------------------
 
     def fit(
-        self, X: Any, y: Any = None, sample_weight: Any = None, *, offset: Any = None
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        offset: Any = None,
+        groups: Any = None,
+        log_prior: Any = None,
+        partial_labels: Any = None,
     ) -> MoEClassifier:
         """Fit the mixture.
 
@@ -176,6 +177,9 @@ class MoEClassifier(ClassifierMixin, BaseMoE):  # type: ignore[misc]
             the last (multinomial), of the second class against the first (binomial), or of the
             score (ordinal).
 
+        groups, log_prior, partial_labels : array-like
+            As in :meth:`MoERegressor.fit`, which gives their shapes (n,) and (n, n_experts).
+
         Returns
         -------
         self
@@ -194,57 +198,54 @@ class MoEClassifier(ClassifierMixin, BaseMoE):  # type: ignore[misc]
             If the best solution is degenerate, not converged, or the gate or an expert is
             separated.
         """
-        if self._is_source(X, y, sample_weight, offset):
-            classes = classes_of_source(X)
-            X = CodedSource(X, classes)
-        elif y is None:
-            self._arrays(X, y)  # scikit-learn says what is missing
-            raise ValueError("y is missing; give the labels of the classes")
-        else:
-            y = labels(y)
-            weight = None
-            if sample_weight is not None:
-                weight = checks.sample_weight_array(checks.in_memory(sample_weight), len(y))
-            classes = classes_of(y, weight)
-            refuse_one(classes, y, weight)
-            y = class_codes(y, classes, weight)
-        self._classes = classes  # what the family is told while the fit runs
-        try:
-            self._fit(X, y, sample_weight, offset)
-        finally:
-            del self._classes
-        self.classes_ = classes
+        self._fit(X, y, sample_weight, offset, groups, log_prior, partial_labels)
         return self
 
-    def _family(self) -> Expert:
-        """The experts, told the number of classes."""
-        expert: Expert = resolve("expert", self.expert, "expert")
-        if expert.takes_classes == "none":
-            raise UnsupportedCombinationError(
-                f"expert={expert.name!r} is no family of classes; use 'multinomial', 'ordinal' or, "
-                "for two classes, 'binomial'"
-            )
-        classes = getattr(self, "_classes", None)
-        if classes is None:
-            return expert
-        if expert.takes_classes == "two" and len(classes) != 2:
-            raise InvalidResponseError(
-                f"expert={expert.name!r} takes two classes, but y holds {len(classes)}: "
-                f"{listing(classes)}; use expert='multinomial'"
-            )
-        return expert.with_classes(len(classes))
+    def partial_fit(
+        self,
+        X: Any,
+        y: Any,
+        classes: Any = None,
+        sample_weight: Any = None,
+        *,
+        offset: Any = None,
+        groups: Any = None,
+        log_prior: Any = None,
+        partial_labels: Any = None,
+        power: float = 0.6,
+        average: bool = True,
+    ) -> MoEClassifier:
+        """Learn from one more block of rows, which is then forgotten.
+
+        Parameters
+        ----------
+        X, y, sample_weight, offset, groups, log_prior, partial_labels
+            As in :meth:`fit`; arrays. Rows of a group come in one block.
+        classes : array-like of shape (n_classes,), optional
+            All classes that blocks will hold, for the first block; by default those it holds.
+        power, average
+            As in :meth:`MoERegressor.partial_fit`, which says more of the first block.
+
+        Returns
+        -------
+        self
+            With ``status_ == "online"``.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument or the data cannot be used, or a block holds a class that the first
+            call did not name; the message names it.
+        """
+        extra = {"groups": groups, "log_prior": log_prior, "partial_labels": partial_labels}
+        self._announced = None if classes is None else classes_of(labels(classes), None)
+        try:
+            self._partial_fit(X, y, sample_weight, offset, extra, power, average)
+        finally:
+            del self._announced
+        return self
 
     # --- predictions -----------------------------------------------------------------------
-
-    def _batch(self, X: Any, y: Any = None, offset: Any = None, sample_weight: Any = None) -> Batch:
-        if y is not None:
-            check_is_fitted(self, "theta_")
-            y = class_codes(labels(y), self.classes_)
-        return super()._batch(X, y, offset, sample_weight)
-
-    def _log_experts(self, batch: Batch) -> Array:
-        expert = self.model_.expert
-        return expert.log_class_proba(self.theta_.expert, batch, len(self.classes_))
 
     def predict_log_proba(self, X: Any, *, offset: Any = None) -> Array:
         """Log probabilities of the classes given x, accurate also where they are tiny.
@@ -371,7 +372,9 @@ class MoEClassifier(ClassifierMixin, BaseMoE):  # type: ignore[misc]
         right = self.classes_[known.astype(np.int64)]
         return float(accuracy_score(right, predicted, sample_weight=sample_weight))
 
-    def score_samples(self, X: Any, y: Any = None, *, offset: Any = None) -> Array:
+    def score_samples(
+        self, X: Any, y: Any = None, *, offset: Any = None, groups: Any = None
+    ) -> Array:
         """Log probability of each row's class, ``log P(y | x)``.
 
         Parameters
@@ -382,10 +385,12 @@ class MoEClassifier(ClassifierMixin, BaseMoE):  # type: ignore[misc]
             Labels; without them the log probability is that of the most probable class.
         offset : array-like of shape (n,), optional
             Needed if the fit had one.
+        groups : array-like of shape (n,), optional
+            Labels of groups, whose rows share one expert; needed if the fit had groups.
 
         Returns
         -------
-        ndarray of shape (n,)
+        ndarray of shape (n,), or (n_groups,) with groups
             In nats, never positive.
 
         Raises
@@ -396,7 +401,7 @@ class MoEClassifier(ClassifierMixin, BaseMoE):  # type: ignore[misc]
         if y is None:
             highest: Array = self.predict_log_proba(X, offset=offset).max(axis=1)
             return highest
-        return super().score_samples(X, y, offset=offset)
+        return super().score_samples(X, y, offset=offset, groups=groups)
 
     def sample(
         self, X: Any, *, offset: Any = None, trials: Any = None, random_state: Any = None
@@ -429,34 +434,3 @@ class MoEClassifier(ClassifierMixin, BaseMoE):  # type: ignore[misc]
         drawn = super().sample(X, offset=offset, random_state=random_state)
         sampled: Array = self.classes_[drawn.astype(np.int64)]
         return sampled
-
-    # --- saving ----------------------------------------------------------------------------
-
-    def to_state(self) -> dict[str, Any]:
-        """Parameters and fitted attributes, for :meth:`save`.
-
-        Returns
-        -------
-        dict
-            As in :class:`MoERegressor`.
-        """
-        # Text comes back as objects: the type of the labels is kept apart.
-        return super().to_state() | {"labels": self.classes_.dtype.str}
-
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> MoEClassifier:
-        """Inverse of :meth:`to_state`.
-
-        Parameters
-        ----------
-        state : dict
-            What :meth:`to_state` returned.
-
-        Returns
-        -------
-        MoEClassifier
-        """
-        est = super().from_state(state)
-        assert isinstance(est, cls)
-        est.classes_ = est.classes_.astype(state["labels"])
-        return est

@@ -10,8 +10,9 @@ import numpy as np
 
 from mixexperts._archive import saveable
 from mixexperts._batch import Array
+from mixexperts._rows import Rows
 from mixexperts.errors import DesignError, InvalidResponseError
-from mixexperts.results import MoEResults, Rows, own_label
+from mixexperts.results import MoEResults, own_label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -139,13 +140,14 @@ class MoEClassResults(MoEResults):
         *,
         response: bool = False,
         offset: Any = None,
+        groups: Any = None,
         missing: Literal["drop", "raise", "none"] = "raise",
     ) -> Rows:
         """Columns that the estimator sees for data (by default those of the fit), and labels.
 
         Parameters
         ----------
-        data, response, offset, missing
+        data, response, offset, groups, missing
             As in :meth:`MoEResults.design`, which also names the errors.
 
         Returns
@@ -154,11 +156,14 @@ class MoEClassResults(MoEResults):
             With labels (m,) as ``y``.
         """
         if not response or self._response is None:
-            return super().design(data, response=response, offset=offset, missing=missing)
-        if offset is None and data is None:
-            offset = self._fit_offset
+            return super().design(
+                data, response=response, offset=offset, groups=groups, missing=missing
+            )
+        if data is None:  # what came as arrays goes with the data of the fit
+            offset = self._fit_offset if offset is None else offset
+            groups = self._groups if groups is None else groups
         frame = self._response.coded(self._data(data))
-        rows = super().design(frame, response=True, offset=offset, missing=missing)
+        rows = super().design(frame, response=True, offset=offset, groups=groups, missing=missing)
         return replace(rows, y=self._response.labels(rows.y))
 
     def predict(self, data: pd.DataFrame | None = None, *, offset: Any = None) -> pd.Series:

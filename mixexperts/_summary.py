@@ -61,6 +61,13 @@ def notes(results: MoEResults) -> list[str]:
     screened = int((results.restarts["status"] == "screened").sum())
     total = len(results.restarts) - screened
     notes = ["Experts are numbered by the mean fitted response of their rows, lowest first."]
+    if getattr(est, "has_log_prior_", False):
+        notes = ["Experts have the numbers that the evidence about rows gives them."]
+    if results.ngroups is not None:
+        notes.append(
+            f"The rows of each of {results.ngroups:.6g} groups share one expert; shares and the n "
+            "of BIC and ICL count groups."
+        )
     joint = est.frame_.gate_is_joint
     if joint:
         notes.append(
@@ -121,10 +128,11 @@ def _small_and_tight(results: MoEResults) -> list[str]:
     scale = getattr(est, "scale_", None)
     if scale is None:
         return []
+    unit = "rows" if results.ngroups is None else "groups"
     few = est.mass_ < _FEW_ROWS * est.model_.expert.n_params_each(est.theta_.expert)
     return [
         f"Expert {k + 1} has {scale[k] / scale.max():.2g} of the largest scale, on only "
-        f"{est.mass_[k]:.3g} effective rows: it may be a spike on a few rows, and its "
+        f"{est.mass_[k]:.3g} effective {unit}: it may be a spike on a few rows, and its "
         "log-likelihood should not be trusted to choose a model."
         for k in np.flatnonzero(few & (scale < _TIGHT * scale.max()))
     ]

@@ -190,8 +190,8 @@ class DeviceExecutor:
 
 def _cut(block: Batch, limit: int) -> tuple[Batch, ...]:
     """The block in pieces of about ``limit`` bytes."""
-    per_unit = 8 * _numbers(block) / max(block.n_units, 1)
-    return block.split(max(1, int(limit / max(per_unit, 1.0))))
+    per_row = 8 * _numbers(block) / max(block.n_rows, 1)
+    return block.split(max(1, int(limit / max(per_row, 1.0))))
 
 
 def _arrays(batch: Batch) -> list[Array]:
@@ -386,7 +386,9 @@ def _stats(model: Model, theta: Theta, sums: Mapping[str, Any]) -> Stats:
     expert = {name: sums[name] for name in ("mass", "gram", "cross", "fitted")}
     if model.expert.name == "gaussian":
         expert["rss"] = sums["extra"]
+    units = {"mass": sums["unit_mass"]} if "unit_mass" in sums else {}
     return {
+        **units,
         "log_likelihood": float(sums["log_likelihood"]),
         "weight": sums["weight"],
         **{f"gate.{name}": value for name, value in _gate_stats(model, theta, sums).items()},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +13,7 @@ from mixexperts._archive import saveable
 from mixexperts._batch import Array, Batch, Stats, Theta
 from mixexperts.em.accelerate import Accelerator, Anderson
 from mixexperts.em.executors import executor_for
-from mixexperts.em.model import Model, em_pass, health, part
+from mixexperts.em.model import EStep, Model, em_pass, health, part
 from mixexperts.em.monitor import Monitor, Status
 from mixexperts.em.newton import Newton, NewtonStep
 from mixexperts.em.passes import Pass, check_backend, choose_pass
@@ -51,7 +51,8 @@ class EMResult:
     theta : Theta
         Parameters at the last accepted point.
     log_likelihood, objective : float
-        Log-likelihood and penalised log-likelihood at ``theta`` (sums over units).
+        Log-likelihood and penalised log-likelihood at ``theta`` (sums over units); the objective
+        of classification EM is the penalised classification likelihood.
     history : ndarray of shape (n_accepted,)
         Objective after each accepted pass; it never falls.
     status : str
@@ -64,7 +65,7 @@ class EMResult:
     flags : tuple of str
         What makes the solution unsound or needs a warning, in words.
     mass : ndarray of shape (K,)
-        Effective rows of each expert: sums of weight times responsibility.
+        Effective sampling units of each expert: sums of weight times responsibility.
     level : ndarray of shape (K,)
         Mean fitted response of each expert over the rows that it explains.
     predicted_gain : float
@@ -73,6 +74,8 @@ class EMResult:
         Whether the gate separates the experts perfectly.
     separated_experts : tuple of int
         Experts whose coefficients have no finite maximum.
+    trajectory : ndarray of shape (n_draws,)
+        Objective along the chain of stochastic EM; empty for other algorithms.
     """
 
     theta: Theta
@@ -88,6 +91,7 @@ class EMResult:
     predicted_gain: float
     separated: bool = False
     separated_experts: tuple[int, ...] = ()
+    trajectory: Array = field(default_factory=lambda: np.empty(0))
 
     @property
     def sound(self) -> bool:
@@ -123,6 +127,7 @@ def fit_em(
     newton: bool | Newton | None = None,
     sample: Batch | None = None,
     alternative: Theta | None = None,
+    e_step: EStep | None = None,
 ) -> EMResult:
     """Run EM from given parameters.
 
@@ -154,6 +159,9 @@ def fit_em(
         from them (the gradient never is).
     alternative : Theta, optional
         Other starting parameters: the run begins from the better of the two.
+    e_step : callable, optional
+        Another E-step with its own objective, as in :mod:`mixexperts.em.variants`; the passes
+        then run on the methods of gate and expert, without Newton steps.
 
     Returns
     -------
@@ -179,9 +187,10 @@ def fit_em(
         accelerate,
         backend,
     )
+    if e_step is not None:
+        run.em_pass, newton = functools.partial(em_pass, e_step=e_step), False
     wanted = accelerate is True if newton is None else newton is not False
-    # Rows of one sampling unit share their labels: the sum over rows does not hold for them.
-    if wanted and not _has_units(source):
+    if wanted:
         run.newton = newton if isinstance(newton, Newton) else Newton(model)
         run.newton.summation = run.over_all
         run.newton.sample = sample
@@ -193,14 +202,6 @@ def _quiet(em_pass: Pass, model: Model, theta: Theta, block: Batch) -> Stats:
     """A pass whose overflows show in the objective, not as warnings; also on threads."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
         return em_pass(model, theta, block)
-
-
-def _has_units(source: Batch | Sequence[Batch] | Stream) -> bool:
-    """Whether sampling units have several rows; those of a stream are rows."""
-    if isinstance(source, Stream):
-        return False
-    blocks = [source] if isinstance(source, Batch) else source
-    return any(block.unit is not None for block in blocks)
 
 
 def _inside(model: Model, theta: Theta) -> Theta:
@@ -261,7 +262,8 @@ class _Run:
         self.monitor.n_iter += 1
         work = functools.partial(_quiet, self.em_pass, self.model, theta)
         stats = self.executor.map_reduce(work, self.handle)
-        objective = stats["log_likelihood"] - self.model.penalty_value(theta)
+        value = stats.get("objective", stats["log_likelihood"])
+        objective = value - self.model.penalty_value(theta)
         return _Point(theta, stats, float(objective))
 
     def loop(self, theta: Theta, alternative: Theta | None = None) -> EMResult:
@@ -384,7 +386,7 @@ class _Run:
         return self.final(point, "converged") if within_rounding else "monotonicity_lost"
 
     def result(self, point: _Point, status: Status) -> EMResult:
-        mass = point.stats["expert.mass"]
+        rows = point.stats["expert.mass"]
         flags = health(self.model, point.theta, point.stats) if point.ok else ()
         return EMResult(
             theta=point.theta,
@@ -395,8 +397,8 @@ class _Run:
             n_iter=self.monitor.n_iter,
             n_backtracks=self.n_backtracks,
             flags=flags,
-            mass=mass,
-            level=point.stats["expert.fitted"] / np.maximum(mass, np.finfo(float).tiny),
+            mass=point.stats.get("mass", rows),
+            level=point.stats["expert.fitted"] / np.maximum(rows, np.finfo(float).tiny),
             predicted_gain=self.monitor.predicted_gain,
             separated=point.ok
             and self.model.gate_penalty.is_null

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from mixexperts._batch import Array, Batch, Theta, root_mean_square, weighted_mean
-from mixexperts.em.engine import Model, first_best, fit_em
+from mixexperts.em.engine import EMResult, Model, first_best, fit_em
 from mixexperts.em.monitor import Monitor
+from mixexperts.em.variants import AnnealedEM, ClassificationEM, chain
 from mixexperts.kernels.numpy_ import e_step
 
 # Share of every row that a hard partition spreads over all experts, so that an expert begun on
 # few rows does not begin on the boundary.
 _SOFTNESS = 0.05
+# Weight of rows without evidence in a start that is made from evidence.
+_UNCERTAIN = 0.1
 _SHORT_RUNS = 10
 _SHORT_PASSES = 6
 _SPLIT_PASSES = 30
@@ -50,10 +54,43 @@ def initial_theta(
     """
     if n_experts == 1:
         return theta_from_responsibilities(model, batch, np.ones((batch.n_units, 1)), rng)
+    if batch.log_prior is not None:
+        if kind == "prior":
+            return _from_evidence(model, batch, rng)
+        bare = replace(batch, log_prior=None)
+        return agreeing(model, batch, initial_theta(model, bare, n_experts, kind, rng), rng)
     if kind not in KINDS:
         known = ", ".join(repr(name) for name in KINDS)
         raise ValueError(f"start {kind!r} is not known; known starts: {known}")
     return KINDS[kind](model, batch, n_experts, rng)
+
+
+# --- evidence about the experts of rows --------------------------------------------------------
+
+
+def _from_evidence(model: Model, batch: Batch, rng: np.random.Generator) -> Theta:
+    """Experts fitted to the rows that evidence speaks of; the others hold them together."""
+    assert batch.log_prior is not None
+    evidence, _ = e_step(batch.log_prior.copy())
+    n_experts = evidence.shape[1]
+    certainty = (evidence.max(axis=1) - 1.0 / n_experts) / (1.0 - 1.0 / n_experts)
+    weight = batch.weight * (_UNCERTAIN + (1.0 - _UNCERTAIN) * certainty)
+    return theta_from_responsibilities(model, replace(batch, weight=weight), evidence, rng)
+
+
+def agreeing(model: Model, batch: Batch, theta: Theta, rng: np.random.Generator) -> Theta:
+    """Parameters found without the evidence, numbered to agree with it, and fitted to both."""
+    from scipy.optimize import linear_sum_assignment
+
+    assert batch.log_prior is not None
+    evidence, _ = e_step(batch.log_prior.copy())
+    resp, _ = e_step(model.log_joint(theta, replace(batch, log_prior=None)))
+    agreement = (resp * batch.weight[:, None]).T @ evidence
+    experts, numbers = linear_sum_assignment(-agreement)
+    order = experts[np.argsort(numbers)]
+    resp, _ = e_step(model.log_joint(model.permute(theta, order), batch))
+    resp = (1.0 - _SOFTNESS) * resp + _SOFTNESS * evidence
+    return theta_from_responsibilities(model, batch, resp, rng)
 
 
 # --- geometry --------------------------------------------------------------------------------
@@ -248,6 +285,45 @@ def split_worst(model: Model, batch: Batch, theta: Theta, rng: np.random.Generat
     return theta_from_responsibilities(model, batch, grown, rng)
 
 
+def _best_short(model: Model, starts: list[Theta], run: Callable[[Theta], EMResult]) -> Theta:
+    results = [run(theta) for theta in starts]
+    return results[first_best(results)].theta
+
+
+def _cem(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:
+    """The best of several runs of classification EM."""
+    kinds = (_elemental, _random, _kmeans, _residual)
+    starts = [kinds[i % 4](model, batch, n_experts, rng) for i in range(_SHORT_RUNS)]
+    monitor = Monitor(max_iter=_SPLIT_PASSES, tol=1e-3)
+    return _best_short(
+        model, starts, lambda theta: ClassificationEM().run(model, batch, theta, monitor=monitor)
+    )
+
+
+def _sem(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:
+    """The best point of a chain of stochastic EM."""
+    theta = _elemental(model, batch, n_experts, rng)
+    return chain(model, batch, theta, _SPLIT_PASSES, int(rng.integers(2**31)))[0]
+
+
+def _anneal(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:
+    """Annealing from experts fitted to a few rows each."""
+    theta = _elemental(model, batch, n_experts, rng)
+    return AnnealedEM().anneal(model, batch, theta, 1000)[0]
+
+
+def _evolve(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:
+    """Grow from one expert, splitting the worst-explained expert and annealing each time."""
+    theta = initial_theta(model, batch, 1, "evolve", rng)
+    for _ in range(n_experts - 1):
+        theta = split_worst(model, batch, theta, rng)
+        theta, _ = AnnealedEM().anneal(model, batch, theta, 1000)
+        monitor = Monitor(max_iter=_SPLIT_PASSES, tol=1e-3)
+        grown = fit_em(model, batch, theta, monitor=monitor)
+        theta = grown.theta if grown.sound else theta
+    return theta
+
+
 KINDS: dict[str, Callable[[Model, Batch, int, np.random.Generator], Theta]] = {
     "kmeans": _kmeans,
     "residual": _residual,
@@ -255,6 +331,10 @@ KINDS: dict[str, Callable[[Model, Batch, int, np.random.Generator], Theta]] = {
     "elemental": _elemental,
     "small_em": _small_em,
     "split": _split,
+    "cem": _cem,
+    "sem": _sem,
+    "anneal": _anneal,
+    "evolve": _evolve,
 }
 #: The kinds that ``init="auto"`` runs through, in turn.
 AUTO = ("kmeans", "residual", "split", "small_em", "elemental", "random")

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from mixexperts._batch import Array, Batch, Columns, Stats, Theta
+from mixexperts._batch import Array, Batch, Columns, Stats, Theta, tree_sum
 from mixexperts.em.model import Model, em_pass
 from mixexperts.errors import UnsupportedCombinationError
 
@@ -17,6 +17,8 @@ Pass: TypeAlias = Callable[[Model, Theta, Batch], Stats]
 BACKENDS = ("auto", "numba", "numpy", "cupy")
 _NONE = np.empty(0)
 _CONSTANT, _SOFTMAX = 0, 1
+# Rows whose terms are computed at a time: the cache holds the arrays, a call costs little per row.
+_TERM_ROWS = 16384
 
 
 def check_backend(backend: str) -> None:
@@ -71,18 +73,26 @@ def choose_pass(model: Model, backend: str) -> Pass:
 
         check_served(model)
         return device_pass
-    fused = is_fused(model)
-    if backend == "numba" and not fused:
+    if backend == "numba" and not is_compiled(model):
         raise UnsupportedCombinationError(
             f"backend='numba' has no fused pass for the gate {model.gate.name!r} with the expert "
             f"{model.expert.name!r}; use backend='auto'"
         )
-    return fused_pass if fused and backend != "numpy" else em_pass
+    if backend == "numpy" or not is_compiled(model):
+        return em_pass
+    return fused_pass if is_fused(model) else terms_pass
 
 
 def is_fused(model: Model) -> bool:
     """Whether the compiled pass knows the gate and the family."""
     return model.expert.fused_code is not None and model.gate.fused_code is not None
+
+
+def is_compiled(model: Model) -> bool:
+    """Whether a compiled pass reads the rows, and standardises them as it does."""
+    return model.gate.fused_code is not None and (
+        model.expert.fused_code is not None or model.expert.has_row_terms
+    )
 
 
 def fused_pass(model: Model, theta: Theta, batch: Batch) -> Stats:
@@ -126,6 +136,56 @@ def fused_information(model: Model, theta: Theta, batch: Batch) -> Array | None:
         *_source(batch.designs["mean"]),
     )
     return matrix
+
+
+def terms_pass(model: Model, theta: Theta, batch: Batch) -> Stats:
+    """The same statistics as :func:`em_pass`, compiled but for what the family says of its rows."""
+    if batch.unit is not None or batch.log_prior is not None:
+        return em_pass(model, theta, batch)
+    return tree_sum(_terms_block(model, theta, part) for part in batch.split(_TERM_ROWS))
+
+
+def _terms_block(model: Model, theta: Theta, batch: Batch) -> Stats:
+    from mixexperts.kernels import numba_terms
+
+    gate, expert = model.gate, model.expert
+    source = _source(batch.designs["mean"])
+    coef = np.ascontiguousarray(expert.term_coef(theta.expert))
+    offset = _NONE if batch.offset is None else np.ascontiguousarray(batch.offset)
+    eta = np.empty((len(coef), batch.n_rows))
+    numba_terms.linear_predictors()(coef, offset, *source, eta)
+    terms = expert.row_terms(theta.expert, batch.y, eta)
+    resp = np.empty(terms.log_f.shape)
+    log_likelihood, gram, cross, gradient, information = numba_terms.summed(gate.fused_code)(
+        batch.same_design,
+        *(np.ascontiguousarray(part) for part in (terms.log_f, terms.slope, terms.curve)),
+        np.ascontiguousarray(batch.weight),
+        np.ascontiguousarray(gate.fused_inputs(theta.gate)),
+        *source,
+        *(source if batch.same_design else _source(batch.Z)),
+        resp,
+    )
+    mass = resp.sum(axis=1)
+    p, q = batch.designs["mean"].shape[1], batch.Z.shape[1]
+    gate_stats = gate.fused_stats(theta.gate, mass[None], gradient, unfold(information, q))
+    sums = {name: _weighted(resp, part) for name, part in terms.sums.items()}
+    expert_stats = expert.term_stats(theta.expert, mass, unfold(gram, p), cross, sums)
+    return {
+        "log_likelihood": log_likelihood,
+        "weight": float(batch.weight.sum()),
+        **{f"gate.{name}": value for name, value in gate_stats.items()},
+        **{f"expert.{name}": value for name, value in expert_stats.items()},
+    }
+
+
+def _weighted(resp: Array, part: Array) -> Array:
+    """Sums over rows of (K, ..., n) under weights (K, n); what has no weight may be anything."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        total: Array = np.einsum("kn,k...n->k...", resp, part)
+        if not np.isfinite(total).all():
+            weight = resp.reshape(len(resp), *[1] * (part.ndim - 2), -1)
+            total = np.where(weight > 0.0, weight * part, 0.0).sum(axis=-1)
+    return total
 
 
 def _rows(model: Model, theta: Theta, batch: Batch) -> tuple[Array, ...]:

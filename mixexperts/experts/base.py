@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -40,6 +41,28 @@ class Derivatives:
     tied: tuple[bool, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class RowTerms:
+    """What the compiled sums need of n rows under K experts of T linear predictors each.
+
+    Attributes
+    ----------
+    log_f : ndarray of shape (K, n)
+        Log density.
+    slope : ndarray of shape (K T, n)
+        Its slopes in the predictors, expert by expert.
+    curve : ndarray of shape (K P, n)
+        Weights of the P Grams of each expert.
+    sums : dict of str to ndarray of shape (K, ..., n)
+        What else is to be summed under the responsibilities.
+    """
+
+    log_f: Array
+    slope: Array
+    curve: Array
+    sums: Mapping[str, Array]
+
+
 class Expert(ABC):
     """A family of K expert densities, without state: parameters go in and come out.
 
@@ -53,6 +76,8 @@ class Expert(ABC):
     affine_response: ClassVar[bool] = False
     #: The response takes integers only; :meth:`log_prob` is then the log of a probability.
     discrete: ClassVar[bool] = False
+    #: Ends of the interval that the response lies in; outside it densities are zero.
+    support: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
     #: Numbers of columns that the response may have.
     response_columns: ClassVar[tuple[int, ...]] = (1,)
 
@@ -63,6 +88,9 @@ class Expert(ABC):
 
     #: Elementwise part in the fused kernels; None: passes run on the methods below.
     fused_code: ClassVar[int | None] = None
+
+    #: Whether the family has :meth:`row_terms`, around which a pass is compiled.
+    has_row_terms: ClassVar[bool] = False
 
     #: Whether the family has :meth:`derivatives`; else the engine takes no Newton steps.
     has_derivatives: ClassVar[bool] = False
@@ -135,6 +163,24 @@ class Expert(ABC):
         ``gram`` (K, p, p) and ``cross`` (K, p) the weighted products.
         """
         raise self._lacks("fused_stats")
+
+    def term_coef(self, params: Params) -> Array:
+        """Coefficients (K T, p) of the linear predictors, expert by expert."""
+        coef: Array = params["coef"]
+        return coef.reshape(-1, coef.shape[-1])
+
+    def row_terms(self, params: Params, y: Array, eta: Array) -> RowTerms:
+        """Terms of rows with responses (n,) or (n, c) and predictors (K T, n), offsets included."""
+        raise self._lacks("row_terms")
+
+    def term_stats(
+        self, params: Params, mass: Array, gram: Array, cross: Array, sums: Stats
+    ) -> Stats:
+        """What :meth:`accumulate` returns, from sums under the responsibilities.
+
+        Masses (K,), Grams (K P, p, p), products (K T, p), and ``sums`` (K, ...) by their names.
+        """
+        raise self._lacks("term_stats")
 
     # --- what acceleration, convergence and counting need --------------------------------
 

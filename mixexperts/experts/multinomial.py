@@ -19,7 +19,7 @@ from mixexperts.experts._glm import (
     _START_DAMPING,
     _START_STEPS,
 )
-from mixexperts.experts.base import Derivatives
+from mixexperts.experts.base import Derivatives, RowTerms
 from mixexperts.kernels import numpy_ as kernels
 from mixexperts.penalties.base import Penalty, Ridge
 
@@ -78,6 +78,7 @@ class Multinomial(ClassExpert):
     name: ClassVar[str] = "multinomial"
     param_names: ClassVar[tuple[str, ...]] = ("coef",)
     nominal: ClassVar[bool] = True
+    has_row_terms: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         self.check_terms()
@@ -109,6 +110,43 @@ class Multinomial(ClassExpert):
             "fitted": sums[0] - sums[2],
         }
 
+    # --- more classes have several predictors ---------------------------------------------
+
+    def row_terms(self, params: Params, y: Array, eta: Array) -> RowTerms:
+        n_experts, free, _ = params["coef"].shape
+        first, second = np.tril_indices(free)
+        log_proba = np.zeros((n_experts, free + 1, eta.shape[1]))
+        log_proba[:, :free] = eta.reshape(n_experts, free, -1)
+        log_proba -= log_proba.max(axis=1, keepdims=True)
+        log_proba -= np.log(np.exp(log_proba).sum(axis=1, keepdims=True))
+        code, known = codes(y, free + 1)
+        log_f = np.take_along_axis(log_proba, code[None, None], axis=1)[:, 0]
+        log_f = np.where(known, log_f, -np.inf)
+        proba = np.exp(log_proba, out=log_proba)
+        fitted = np.einsum("kcn,c->kn", proba, self.all_values(params))
+        own = proba[:, :free]
+        slope = (known & (code == np.arange(free)[:, None])) - own
+        curve = -own[:, first] * own[:, second]
+        curve[:, first == second] += own
+        n = eta.shape[1]
+        return RowTerms(log_f, slope.reshape(-1, n), curve.reshape(-1, n), {"fitted": fitted})
+
+    def term_stats(
+        self, params: Params, mass: Array, gram: Array, cross: Array, sums: Stats
+    ) -> Stats:
+        blocks = self._blocks(params, gram)
+        return {"mass": mass, "gram": blocks, "cross": cross.reshape(params["coef"].shape), **sums}
+
+    @staticmethod
+    def _blocks(params: Params, half: Array) -> Array:
+        """Grams of pairs of classes (K P, p, p) as (K, C - 1, C - 1, p, p)."""
+        n_experts, free, p = params["coef"].shape
+        first, second = np.tril_indices(free)
+        gram = np.empty((n_experts, free, free, p, p))
+        gram[:, first, second] = half.reshape(n_experts, len(first), p, p)
+        gram[:, second, first] = gram[:, first, second]
+        return gram
+
     # --- EM --------------------------------------------------------------------------------
 
     def log_class_proba(self, params: Params, batch: Batch, n_classes: int) -> Array:
@@ -137,12 +175,9 @@ class Multinomial(ClassExpert):
             hit = known[rows] & (code[rows] < free)
             slope[hit, :, code[rows][hit]] += weight[rows][hit]
             cross += kernels.weighted_cross(X[rows], slope.reshape(len(slope), -1))
-        gram = np.empty((n_experts, free, free, p, p))
-        gram[:, first, second] = half.reshape(n_experts, len(first), p, p)
-        gram[:, second, first] = gram[:, first, second]
         return {
             "mass": weight.sum(axis=0),
-            "gram": gram,
+            "gram": self._blocks(params, half),
             "cross": cross.reshape(coef.shape),
             "fitted": fitted @ self.all_values(params),
         }

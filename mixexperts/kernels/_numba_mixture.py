@@ -27,7 +27,7 @@ BLOCK = 384
 
 
 @njit(fastmath=EXACT, error_model="numpy")
-def _normalize(values, n_experts, m, top, total):
+def normalize(values, n_experts, m, top, total):
     """Replace rows of logs by ``exp(value - top)``; keep the largest log and the sum."""
     for i in range(m):
         top[i] = values[0, i]
@@ -48,7 +48,7 @@ def _normalize(values, n_experts, m, top, total):
 
 
 @njit(fastmath=EXACT, error_model="numpy")
-def _add_shifted(score, n_experts, m, top, joint):
+def add_shifted(score, n_experts, m, top, joint):
     """Take its largest entry off each row of scores, then add them: huge ones swallow nothing."""
     for i in range(m):
         top[i] = score[0, i]
@@ -64,7 +64,7 @@ def _add_shifted(score, n_experts, m, top, joint):
 
 
 @njit(fastmath=EXACT, error_model="numpy")
-def _log_density(top, total, gate_top, gate_total, out, m):
+def log_density(top, total, gate_top, gate_total, out, m):
     for i in range(m):
         out[i] += (top[i] - gate_top[i]) + log(total[i] / gate_total[i])
 
@@ -129,15 +129,25 @@ def mixture(
         if gate_code == GAUSSIAN_GATE:
             add_scaled(joint[k], 1.0, score[k], m)
     if gate_code == SOFTMAX:
-        _add_shifted(score, K, m, top, joint)
-    _normalize(joint, K, m, top, total)
+        add_shifted(score, K, m, top, joint)
+    normalize(joint, K, m, top, total)
     if gate_code == SOFTMAX:
-        _normalize(score, K, m, gate_top, gate_total)
+        normalize(score, K, m, gate_top, gate_total)
     constant(code, y, trials, log_f, m)
-    _log_density(top, total, gate_top, gate_total, log_f, m)
+    log_density(top, total, gate_top, gate_total, log_f, m)
 
 
 def version():
     """Digest of the sources: numba looks for changes in the file of a cached function alone."""
     folder = Path(__file__).parent
     return zlib.crc32(b"".join(path.read_bytes() for path in sorted(folder.glob("*numba*.py"))))
+
+
+def compiled(function, name, *parts):
+    """The function compiled and cached, under a name of its own.
+
+    Machine code is looked up by the function's name. Closures of one name that were compiled in
+    different processes can be taken for each other once both are loaded.
+    """
+    function.__name__ = function.__qualname__ = "_".join([name, *map(str, parts)])
+    return njit(cache=True, nogil=True, error_model="numpy")(function)

@@ -5,6 +5,7 @@ asking it what it accepts, its parameters by fitting that response.
 """
 
 import dataclasses
+import functools
 import typing
 from types import SimpleNamespace
 
@@ -41,11 +42,45 @@ def _variants(family):
 
 
 def pytest_generate_tests(metafunc):
-    for family in ("expert", "gate", "penalty"):
-        if family in metafunc.fixturenames:
-            metafunc.parametrize(family, _variants(family))
-    if "kind" in metafunc.fixturenames:
-        metafunc.parametrize("kind", KINDS)
+    wanted = [name for name in ("gate", "expert", "kind") if name in metafunc.fixturenames]
+    if {"gate", "expert"} <= set(wanted):
+        metafunc.parametrize(wanted, _covering("kind" in wanted))
+    else:
+        for name in wanted:
+            metafunc.parametrize(name, KINDS if name == "kind" else _variants(name))
+    if "penalty" in metafunc.fixturenames:
+        metafunc.parametrize("penalty", _variants("penalty"))
+
+
+@functools.cache
+def _covering(with_kinds):
+    """Gates and experts, and kinds of batch, so that every two of them meet somewhere.
+
+    The full product grows with the number of families times that of gates. Here each expert
+    meets each gate once, each variant of either meets every kind of batch, and of the other
+    side the common ones in turn.
+    """
+    gates, experts = _variants("gate"), _variants("expert")
+    common_gates = [g for g in gates if g.id in ("softmax", "constant")]
+    common_experts = [e for e in experts if e.id in ("gaussian", "poisson")]
+    kinds = KINDS if with_kinds else (None,)
+    found = {}
+
+    def add(gate, expert, kind):
+        parts = (gate, expert) if kind is None else (gate, expert, pytest.param(kind, id=kind))
+        name = "-".join(part.id for part in parts)
+        found[name] = pytest.param(*(part.values[0] for part in parts), id=name)
+
+    for i, expert in enumerate(experts):
+        for j, kind in enumerate(kinds):
+            add(common_gates[(i + j) % len(common_gates)], expert, kind)
+    for i, gate in enumerate(gates):
+        for j, kind in enumerate(kinds):
+            add(gate, common_experts[(i + j) % len(common_experts)], kind)
+    for gate in (g for g in gates if "=" not in g.id):
+        for expert in (e for e in experts if "=" not in e.id):
+            add(gate, expert, kinds[-1])
+    return list(found.values())
 
 
 @pytest.fixture

@@ -8,17 +8,13 @@ from numpy.testing import assert_allclose
 
 from mixexperts._batch import Batch, Columns, Theta, tree_sum
 from mixexperts.em import Model
-from mixexperts.em.passes import choose_pass
+from mixexperts.em.passes import choose_pass, is_compiled
 from mixexperts.errors import UnsupportedCombinationError
 from mixexperts.experts import Gaussian
 from mixexperts.gates import Constant, Softmax
 
 # Sums of some hundred terms in another order, and an exponential good to an ulp or two.
 TOL = 1e-11
-
-
-def is_fused(model):
-    return model.gate.fused_code is not None and model.expert.fused_code is not None
 
 
 def assert_same(model, theta, batch):
@@ -34,7 +30,7 @@ def assert_same(model, theta, batch):
 
 def test_statistics_are_the_same(gate, expert, kind, case):
     model, theta, batch = case(gate, expert, kind)
-    if not is_fused(model):
+    if not is_compiled(model):
         with pytest.raises(UnsupportedCombinationError, match="has no fused pass"):
             choose_pass(model, "numba")
         return
@@ -44,7 +40,7 @@ def test_statistics_are_the_same(gate, expert, kind, case):
 @pytest.mark.parametrize("n_experts", [1, 2, 4, 7])
 def test_any_number_of_experts(gate, expert, case, n_experts):
     model, theta, batch = case(gate, expert, "weights", n_experts=n_experts)
-    if is_fused(model):
+    if is_compiled(model):
         assert_same(model, theta, batch)
 
 
@@ -52,7 +48,7 @@ def test_any_number_of_experts(gate, expert, case, n_experts):
 def test_any_number_of_rows(gate, expert, case, n_units):
     """Rows go in blocks: the last one may be short."""
     model, theta, batch = case(gate, expert, "offset", n_units=300)
-    if is_fused(model):
+    if is_compiled(model):
         times = -(-n_units // 300)
         rows = np.tile(np.arange(300), times)[:n_units]
         part = Batch(
@@ -105,7 +101,7 @@ def test_shared_design_gives_the_same_as_a_copy(case):
 def test_an_expert_out_of_reach_has_no_mass(gate, distance, case):
     """Densities that underflow are zero in both passes, not the smallest number there is."""
     model, theta, batch = case(gate, Gaussian(), "plain")
-    if not is_fused(model):
+    if not is_compiled(model):
         return
     coef = np.array(theta.expert["coef"])
     coef[1] = [distance, 0.0, 0.0]
@@ -119,7 +115,7 @@ def test_an_expert_out_of_reach_has_no_mass(gate, distance, case):
 @pytest.mark.parametrize("size", [1e6, 1e20, 1e46])
 def test_a_steep_gate_does_not_swallow_the_densities(expert, size, case):
     model, theta, batch = case(Softmax(), expert, "offset")
-    if not is_fused(model):
+    if not is_compiled(model):
         return
     # no row on the edge between two experts, where rounding decides who takes it
     logits = np.sort(batch.Z @ theta.gate["coef"].T, axis=1)

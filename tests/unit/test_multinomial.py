@@ -94,13 +94,6 @@ def test_two_classes_go_through_the_compiled_pass(rng, n_experts):
     assert_allclose(left, right, rtol=0, atol=1e-11 * np.abs(right).max())
 
 
-def test_more_classes_have_no_compiled_pass(rng):
-    model = Model(Softmax(), Multinomial(n_classes=3))
-    assert choose_pass(model, "auto") is em_pass
-    with pytest.raises(UnsupportedCombinationError, match="no fused pass"):
-        choose_pass(model, "numba")
-
-
 # --- sums and steps -----------------------------------------------------------------------------
 
 

@@ -1,0 +1,60 @@
+"""Compiled special functions of whole arrays."""
+
+from __future__ import annotations
+
+import math
+
+from numba import njit
+
+from mixexperts.kernels._numba_math import EXACT, log
+
+_HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
+
+
+@njit(cache=True, nogil=True, fastmath=EXACT, error_model="numpy")
+def gamma_rows(x, log_gamma, psi, psi1):
+    """Log gamma, digamma and trigamma of x > 0: see :func:`~mixexperts.kernels.special`."""
+    for i in range(len(x)):
+        value = x[i]
+        large = value >= 1e4
+        product, first, second = (1.0 if large else value), 1.0, 0.0
+        for j in range(1, 10):
+            factor = (1.0 if large else value) + j
+            second = second * factor + 2.0 * first
+            first = first * factor + product
+            product = product * factor
+        shifted = value if large else value + 10.0
+        inverse = 1.0 / shifted
+        square = inverse * inverse
+        a = -3617.0 / 510.0
+        sum_log, sum_psi, sum_psi1 = a / 240.0, a / 16.0, a
+        sum_log = sum_log * square + 7.0 / 6.0 / 182.0
+        sum_psi = sum_psi * square + 7.0 / 6.0 / 14.0
+        sum_psi1 = sum_psi1 * square + 7.0 / 6.0
+        sum_log = sum_log * square - 691.0 / 2730.0 / 132.0
+        sum_psi = sum_psi * square - 691.0 / 2730.0 / 12.0
+        sum_psi1 = sum_psi1 * square - 691.0 / 2730.0
+        sum_log = sum_log * square + 5.0 / 66.0 / 90.0
+        sum_psi = sum_psi * square + 5.0 / 66.0 / 10.0
+        sum_psi1 = sum_psi1 * square + 5.0 / 66.0
+        sum_log = sum_log * square - 1.0 / 30.0 / 56.0
+        sum_psi = sum_psi * square - 1.0 / 30.0 / 8.0
+        sum_psi1 = sum_psi1 * square - 1.0 / 30.0
+        sum_log = sum_log * square + 1.0 / 42.0 / 30.0
+        sum_psi = sum_psi * square + 1.0 / 42.0 / 6.0
+        sum_psi1 = sum_psi1 * square + 1.0 / 42.0
+        sum_log = sum_log * square - 1.0 / 30.0 / 12.0
+        sum_psi = sum_psi * square - 1.0 / 30.0 / 4.0
+        sum_psi1 = sum_psi1 * square - 1.0 / 30.0
+        sum_log = sum_log * square + 1.0 / 6.0 / 2.0
+        sum_psi = sum_psi * square + 1.0 / 6.0 / 2.0
+        sum_psi1 = sum_psi1 * square + 1.0 / 6.0
+        log_shifted = log(shifted)
+        ratio = first / product
+        rest = ratio * ratio - second / product
+        log_product = log(product)
+        log_gamma[i] = (
+            (shifted - 0.5) * log_shifted - shifted + _HALF_LOG_TWO_PI + sum_log * inverse
+        ) - (0.0 if large else log_product)
+        psi[i] = log_shifted - 0.5 * inverse - sum_psi * square - (0.0 if large else ratio)
+        psi1[i] = inverse + 0.5 * square + sum_psi1 * square * inverse + (0.0 if large else rest)
