@@ -504,3 +504,36 @@ def test_figures_of_results(table):
         plt.close(res.plot(kind).figure)
     with pytest.raises(ValueError, match="kind='fit' is not known for classes"):
         res.plot("fit")
+
+
+# --- rows that belong together, and rows that come in blocks ----------------------------------------
+
+
+def test_groups_share_an_expert(data):
+    X, y = data
+    groups = np.arange(300) // 3
+    Z = np.repeat(X[::3, 1], 3)
+    X = np.column_stack([X[:, 0], Z])
+    est = classifier(gate_features=[1], expert_penalty=Ridge(0.01)).fit(X, y, groups=groups)
+    resp = est.responsibilities(X, y, groups=groups)
+    assert_allclose(resp.reshape(100, 3, 2), np.repeat(resp[::3, None], 3, axis=1), rtol=1e-12)
+    own = est.predict_experts(X)[np.arange(300), :, np.searchsorted(NAMES, y)]
+    joint = est.gate_proba(X)[::3] * own.reshape(100, 3, 2).prod(axis=1)
+    assert_allclose(est.score_samples(X, y, groups=groups), np.log(joint.sum(axis=1)), rtol=1e-9)
+
+
+def test_blocks_of_rows_one_after_the_other():
+    X, y = draw(4000, seed=1)
+    est = classifier(n_init=4)
+    with pytest.raises(ValueError, match=r"class dog in row 0"):
+        est.partial_fit(X[:500], y[:500]).partial_fit(X[:50], np.full(50, "dog"))
+    est = classifier(n_init=4)
+    for i in range(0, 4000, 500):
+        est.partial_fit(X[i : i + 500], y[i : i + 500], classes=[*NAMES, "dog"])
+    assert est.classes_.tolist() == [*NAMES, "dog"]
+    whole = classifier(n_init=4).fit(X, y)
+    test_X, test_y = draw(4000, seed=2)
+    # the last blocks leave noise of a block's size: some hundredths of a nat
+    gap = whole.score_samples(test_X, test_y).mean() - est.score_samples(test_X, test_y).mean()
+    assert -0.01 < gap < 0.03
+    assert est.predict_proba(test_X)[:, 3].max() < 0.01
