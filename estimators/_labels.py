@@ -72,7 +72,7 @@ def labels(y: Any) -> Any:
         raise ValueError(
             f"y contains NaN or another missing label in row {row}; drop or impute those rows"
         )
-    if categorical and dtype.ordered:
+    if isinstance(dtype, pd.CategoricalDtype) and dtype.ordered:
         return pd.Categorical(y)
     y = column_or_1d(np.asarray(y), warn=True)
     if y.dtype.kind == "f" and np.isinf(y).any():

@@ -61,7 +61,8 @@ class LabelColumn:
         if self.name not in data.columns:
             raise DesignError(f"data lacks the response {self.name!r}")
         column = data[self.name]
-        code = pd.Index(self.classes).get_indexer(np.asarray(column)).astype(np.float64)
+        index: Any = pd.Index(self.classes)
+        code = index.get_indexer(np.asarray(column)).astype(np.float64)
         unseen = (code < 0.0) & ~column.isna().to_numpy()
         if unseen.any():
             row = int(np.flatnonzero(unseen)[0])
@@ -79,7 +80,8 @@ class LabelColumn:
 
         index = np.asarray(code).astype(np.int64)
         if self.ordered:
-            return pd.Categorical.from_codes(index, categories=list(self.classes), ordered=True)
+            order: Any = pd.Index(self.classes)
+            return pd.Categorical.from_codes(index, categories=order, ordered=True)
         return self.classes[index]
 
 

@@ -255,7 +255,8 @@ def predictions(
         raise ValueError(f"the data have no column {trials!r} of trials")
     if isinstance(results, MoEClassResults):
         proba = results.predict_proba(data).add_prefix("proba_")
-        shown = {"predicted": results.predict(data), **dict(proba.items())}
+        shown: dict[str, Any] = {"predicted": results.predict(data)}
+        shown |= {str(name): values for name, values in proba.items()}
         clash = [name for name in shown if name in data.columns]
         return data.rename(columns={name: f"data_{name}" for name in clash}).assign(**shown)
     rows = results.design(data, missing="drop")

@@ -125,7 +125,8 @@ class ClassExpert(Expert):
         proba = self.class_proba(params, batch)[np.arange(batch.n_rows), label]
         bound = np.cumsum(proba, axis=1)
         drawn = rng.random(batch.n_rows) * bound[:, -1]
-        return (drawn[:, None] >= bound[:, :-1]).sum(axis=1).astype(float)
+        code: Array = (drawn[:, None] >= bound[:, :-1]).sum(axis=1).astype(float)
+        return code
 
 
 def codes(y: Array, n_classes: int) -> tuple[Array, Array]:

@@ -279,7 +279,8 @@ class Multinomial(ClassExpert):
     def penalized_coef(self, params: Params) -> Array:
         """Coefficients of all classes, centred over them: (C K, p), class by class."""
         centred = _centred(params["coef"]).transpose(1, 0, 2)
-        return centred.reshape(-1, centred.shape[2])
+        flat: Array = centred.reshape(-1, centred.shape[2])
+        return flat
 
     def penalty_score(self, params: Params, gradient: Array) -> Array:
         n_experts, free, p = params["coef"].shape
@@ -296,7 +297,8 @@ class Multinomial(ClassExpert):
         for k in range(n_experts):
             for j in range(p):
                 full[:, k, j, :, k, j] = blocks[k, j]
-        return full.reshape(free * n_experts * p, -1)
+        square: Array = full.reshape(free * n_experts * p, -1)
+        return square
 
     # --- the user's scale ----------------------------------------------------------------------
 

@@ -351,7 +351,8 @@ class Ordinal(ClassExpert):
             short = self._cumulative(params, batch, -1.0) > 1.0 - probability
         else:
             short = self._cumulative(params, batch, 1.0) < probability
-        return short.sum(axis=2).astype(float)
+        quantile: Array = short.sum(axis=2).astype(float)
+        return quantile
 
 
 def _log_between(upper: Array, lower: Array, gap: Array) -> Array:
