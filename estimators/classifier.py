@@ -219,10 +219,12 @@ class MoEClassifier(ClassifierMixin, ClassBase):  # type: ignore[misc]
 
         Parameters
         ----------
-        X, y, sample_weight, offset, groups, log_prior, partial_labels
-            As in :meth:`fit`; arrays. Rows of a group come in one block.
+        X, y : array-like of shape (n, n_features) and (n,)
+            As in :meth:`fit`.
         classes : array-like of shape (n_classes,), optional
             All classes that blocks will hold, for the first block; by default those it holds.
+        sample_weight, offset, groups, log_prior, partial_labels
+            As in :meth:`fit`; arrays. Rows of a group come in one block.
         power, average
             As in :meth:`MoERegressor.partial_fit`, which says more of the first block.
 

@@ -285,7 +285,8 @@ class Multinomial(ClassExpert):
     def penalty_score(self, params: Params, gradient: Array) -> Array:
         n_experts, free, p = params["coef"].shape
         each = gradient.reshape(free + 1, n_experts, p)
-        return (each - each.mean(axis=0))[:-1].ravel()
+        pull: Array = (each - each.mean(axis=0))[:-1].ravel()
+        return pull
 
     def penalty_information(self, params: Params, diagonal: Array) -> Array:
         n_experts, free, p = params["coef"].shape

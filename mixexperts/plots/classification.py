@@ -316,10 +316,12 @@ def plot_decision_regions(
 
     Parameters
     ----------
-    model, features, at, n_grid, offset, data
-        As in :func:`decision_regions_frame`.
+    model : MoEClassifier or MoEResults
+        Fitted model.
     X, y : array-like of shape (n, n_features) and (n,), optional
         Rows and labels to draw; needed with an estimator.
+    features, at, n_grid, offset, data
+        As in :func:`decision_regions_frame`.
     max_points : int, default=2000
         Of more rows a random part of this size is drawn.
     ax : matplotlib Axes, optional
