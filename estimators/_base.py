@@ -33,6 +33,7 @@ from mixexperts.estimators._data import Data, Placed, Resident, Streamed
 from mixexperts.estimators._frame import Frame
 from mixexperts.estimators._online import Incremental
 from mixexperts.estimators._saving import Saving
+from mixexperts.estimators._several import refuse_constant
 from mixexperts.estimators._starts import StartMaker
 from mixexperts.estimators._units import Given, Grouping
 from mixexperts.experts.base import Expert
@@ -79,13 +80,18 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
     ) -> None:
         settings = self._settings()
         model = self._model()
-        if self.backend == "auto" and checks.is_cupy(X) and is_served(model):
-            settings = replace(settings, backend="cupy")
+        plain = settings.algorithm.name == "em"
         extra = {"groups": groups, "log_prior": log_prior, "partial_labels": partial_labels}
         data = self._data(model, X, y, sample_weight, offset, extra, settings.seed)
-        self._check_size(data, settings.n_experts)
+        model = replace(model, expert=model.expert.for_response(data.n_columns))
+        if plain and self.backend == "auto" and checks.is_cupy(X) and is_served(model):
+            settings = replace(settings, backend="cupy")
+        self._check_size(data, settings.n_experts, model.expert)
         model = model.rescaled(data.weight)
         columns, names = self._columns(data.n_features), self._names(data.n_features)
+        model.gate.check_experts(settings.n_experts)
+        gate = model.gate.with_columns(tuple(names[j] for j in columns[1]))
+        model = replace(model, gate=gate)
         if isinstance(data, Resident):
             data.given.check_gate(columns[1], names)
         # The compiled pass standardises rows as it reads them.
@@ -174,6 +180,12 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
             raise TypeError(f"n_jobs must be an integer or None, got {self.n_jobs!r}")
         if self.chunk_rows is not None:
             checks.positive_integer(self.chunk_rows, "chunk_rows")
+        algorithm = resolve_algorithm(self.algorithm)
+        if self.backend in ("cupy", "numba") and algorithm.name != "em":
+            raise UnsupportedCombinationError(
+                f"algorithm={algorithm.name!r} has passes of its own, which backend="
+                f"{self.backend!r} does not know; use backend='auto'"
+            )
         check_available(self.backend)
         return Settings(
             n_experts,
@@ -183,7 +195,7 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
             self.backend,
             self._seed(),
             1 if self.n_jobs == 1 else None,
-            resolve_algorithm(self.algorithm),
+            algorithm,
         )
 
     def _seed(self) -> int:
@@ -246,7 +258,8 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
         n = len(y)
         grouping = None if groups is None else Grouping.of(groups, n)
         weight = units.weights(sample_weight, n, grouping)
-        offset = checks.offset_array(offset, n)
+        family = self._family().for_response(checks.n_columns(y))
+        offset = checks.offset_array(offset, n, y.shape[1] if family.multivariate else 1)
         known = units.evidence(log_prior, partial_labels, n, self.n_experts, grouping)
         given = Given.of(X, y, offset, weight, known, grouping)
         self._warn_about_weights(float(given.weight.sum()), len(given.weight), grouping is not None)
@@ -268,7 +281,7 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
                 UserWarning,
             )
 
-    def _check_size(self, data: Data, n_experts: int) -> None:
+    def _check_size(self, data: Data, n_experts: int, expert: Expert) -> None:
         n = data.n_units
         if n_experts > n:
             what = "rows" if data.groups is None else "groups"
@@ -276,20 +289,7 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
                 f"n_experts={n_experts} is more than the {n} {what} of positive weight "
                 f"(n_samples = {n}); ask for fewer experts or give more {what}"
             )
-        if self._family().discrete:
-            return  # a probability is at most one: the likelihood of constant counts has a bound
-        lowest, highest = data.response_range
-        if highest - lowest <= 4.0 * np.finfo(float).eps * max(abs(lowest), abs(highest)):
-            what = "y - offset" if data.has_offset else "y"
-            if data.n_rows == 1:
-                raise ValueError(
-                    "X and y hold 1 sample (n_samples = 1); a mixture of experts needs at least "
-                    "two rows with different y"
-                )
-            raise ValueError(
-                f"{what} is constant (= {lowest:g}); its likelihood has no maximum. Give a "
-                "response that varies"
-            )
+        refuse_constant(data, expert)
 
     def _columns(self, n_features: int) -> tuple[Array, Array]:
         names = None
@@ -441,10 +441,9 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
             )
         if self.separated_:
             warn(
-                "the gate separates some experts perfectly, so that some of its coefficients have "
-                "no finite maximum; they stand where the log-likelihood stopped rising. Their "
-                "signs and the predictions can be used, their sizes cannot. A gate_penalty keeps "
-                "them finite",
+                f"{self.model_.gate.separation_reason}; they stand where the log-likelihood "
+                "stopped rising. Their signs and the predictions can be used, their sizes cannot. "
+                "A gate_penalty keeps them finite",
                 SeparationWarning,
             )
         if self.separated_experts_.any():
@@ -461,8 +460,9 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
 def _canonical_order(result: EMResult) -> Array:
     """Experts by ascending mean fitted response over the rows they explain."""
     # Masses and coefficients settle ties; rounding must not.
-    values = result.theta.expert["coef"]
-    coef = np.round(values.reshape(len(values), -1).T[::-1], 8)
+    params = result.theta.expert
+    coef = next(iter(params.values())) if "coef" not in params else params["coef"]
+    coef = np.round(coef.reshape(len(coef), -1).T[::-1], 8)
     return np.lexsort([*coef, np.round(result.mass, 6), np.round(result.level, 10)])
 
 

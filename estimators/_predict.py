@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from sklearn.base import TransformerMixin
@@ -14,15 +14,13 @@ from mixexperts.em.model import Model
 from mixexperts.estimators import _checks as checks
 from mixexperts.estimators import _units as units
 from mixexperts.estimators._frame import Frame
+from mixexperts.estimators._sparse import Sparse
 from mixexperts.estimators._units import Grouping
 from mixexperts.kernels.numpy_ import e_step
 from mixexperts.sources.base import Source
 
-if TYPE_CHECKING:
-    from mixexperts.predictive import Predictive
 
-
-class Predictions(TransformerMixin):  # type: ignore[misc]
+class Predictions(Sparse, TransformerMixin):  # type: ignore[misc]
     """Methods of the fitted estimators; the fit itself is in ``BaseMoE``."""
 
     model_: Model
@@ -44,8 +42,19 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
     @property
     def gate_terms_(self) -> tuple[str, ...]:
         """Names of the columns of ``gate_coef_``."""
-        terms: tuple[str, ...] = self.frame_.gate_map.column_names()
+        terms: tuple[str, ...] = self.model_.gate.terms(self.frame_.gate_map)
         return terms
+
+    @property
+    def gate_odds_ratios_(self) -> Array:
+        """Factor (K, q') of the odds of an expert against the last per unit of a gate column.
+
+        Raises ``UnsupportedCombinationError`` for gates whose log odds are not linear in them.
+        """
+        raw = self.frame_.raw(self.model_, self.theta_)
+        with np.errstate(over="ignore"):
+            ratios: Array = np.exp(self.model_.gate.log_odds(raw))
+        return ratios
 
     def _batch(
         self,
@@ -67,6 +76,8 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
             X = validate_data(self, X, dtype=np.float64, reset=False)
         else:
             X, y = checks.validated(self, self.model_.expert, X, y, reset=False)
+            if self.model_.expert.multivariate:
+                checks.same_responses(y, self.frame_.n_columns)
         weight = None
         if sample_weight is not None:
             weight = checks.sample_weight_array(sample_weight, len(X))
@@ -75,7 +86,7 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
                 "offset is missing: the model was fitted with one; pass offset= for these rows "
                 "too (zeros for none)"
             )
-        offset = checks.offset_array(offset, len(X))
+        offset = checks.offset_array(offset, len(X), self.frame_.n_columns)
         known = units.evidence(log_prior, partial_labels, len(X), len(self.mass_), groups)
         if groups is None:
             return self.frame_.batch(X, y, weight, offset, log_prior=known)
@@ -93,14 +104,7 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         """The groups of new rows; a model that was fitted with groups wants them."""
         check_is_fitted(self, "theta_")
         _refuse_source(X)
-        if groups is not None:
-            return Grouping.of(groups, len(X))
-        if getattr(self, "has_groups_", False):
-            raise ValueError(
-                "groups is missing: the model was fitted with groups; pass groups= for these rows "
-                "too (numpy.arange(len(X)) where every row is a group of its own)"
-            )
-        return None
+        return Grouping.wanted(groups, len(X), getattr(self, "has_groups_", False))
 
     def _reordered(self, X: Any) -> Any:
         """The columns of a DataFrame in the order of the fit.
@@ -115,8 +119,10 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
 
     def _gate_batch(self, X: Any) -> Batch:
         """New rows for the gate alone, which has no offset."""
-        offset = np.zeros(len(X)) if self.has_offset_ else None
-        return self._batch(X, offset=offset)
+        if not self.has_offset_:
+            return self._batch(X)
+        d = self.frame_.n_columns
+        return self._batch(X, offset=np.zeros((len(X), d) if d > 1 else len(X)))
 
     def gate_proba(self, X: Any) -> Array:
         """Mixing weights given x.
@@ -198,7 +204,8 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         groups : array-like of shape (n,), optional
             Labels of groups, whose rows share one expert: the posterior is that given all of
             them. Needed if the fit had groups.
-        log_prior, partial_labels : array-like, optional
+        log_prior : array-like of shape (n, n_experts), optional
+        partial_labels : array-like of shape (n,), optional
             Evidence about the experts of these rows, as in :meth:`fit`; the fit's is not kept.
 
         Returns
@@ -233,7 +240,7 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
 
         Returns
         -------
-        ndarray of shape (n, n_experts)
+        ndarray of shape (n, n_experts), or (n, n_experts, d) of d responses
 
         Raises
         ------
@@ -241,8 +248,8 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
             If an argument cannot be used; the message names it.
         """
         batch = self._batch(X, offset=offset)
-        mean: Array = self.model_.expert.mean(self.theta_.expert, batch)
-        return mean * self.frame_.scale + self.frame_.loc
+        mean = self.model_.expert.mean(self.theta_.expert, batch)
+        return np.asarray(mean * self.frame_.scale + self.frame_.loc)
 
     def score_samples(
         self, X: Any, y: Any = None, *, offset: Any = None, groups: Any = None
@@ -264,9 +271,9 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         Returns
         -------
         ndarray of shape (n,)
-            In nats, of a density per unit of y; of counts the log of a probability. With groups
-            of shape (n_groups,): the joint log density of the rows of each, in order of first
-            appearance.
+            In nats, of a density per unit of y; of counts the log of a probability. Of several
+            responses the density of those that are not missing. With groups of shape
+            (n_groups,): the joint log density of the rows of each, in order of first appearance.
 
         Raises
         ------
@@ -282,10 +289,10 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         with np.errstate(over="ignore"):  # a density of zero, far from all experts
             terms = self.model_.log_conditional(self.theta_, batch)
         _, log_density = e_step(terms)
-        density: Array = log_density - _rows_of(batch) * np.log(self.frame_.scale)
+        density: Array = log_density - self.frame_.log_scale(batch)
         return density
 
-    def predictive(self, X: Any, *, offset: Any = None, trials: Any = None) -> Predictive:
+    def predictive(self, X: Any, *, offset: Any = None, trials: Any = None) -> Any:
         """Predictive distribution of y at each row of X.
 
         Parameters
@@ -300,8 +307,9 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
 
         Returns
         -------
-        Predictive
-            Of n rows, with ``mean``, ``std``, ``pdf``, ``cdf``, ``ppf``, ``interval``, ``sample``.
+        Predictive or MultivariatePredictive
+            Of n rows, with ``mean``, ``std``, ``pdf``, ``cdf``, ``ppf``, ``interval``, ``sample``;
+            of several responses with ``mean``, ``cov``, ``pdf``, ``sample`` and ``marginal``.
 
         Raises
         ------
@@ -309,12 +317,14 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
             If an argument cannot be used; the message names it.
         """
         from mixexperts.predictive import Predictive
+        from mixexperts.predictive_multi import MultivariatePredictive
 
         batch = self._batch(X, offset=offset)
         if trials is not None:
             total = checks.trials_array(trials, self.model_.expert, batch.n_rows)
             batch = replace(batch, y=np.column_stack([np.zeros(batch.n_rows), total]))
-        return Predictive(
+        several = self.model_.expert.multivariate
+        return (MultivariatePredictive if several else Predictive)(
             self.model_.expert,
             self.theta_.expert,
             batch,
@@ -342,169 +352,20 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
 
         Returns
         -------
-        ndarray of shape (n,)
+        ndarray of shape (n,), or (n, d) of d responses
 
         Raises
         ------
         ValueError, TypeError
             If an argument cannot be used; the message names it.
         """
-        return self.predictive(X, offset=offset, trials=trials).sample(random_state=random_state)
-
-    # --- criteria --------------------------------------------------------------------------
-
-    def _log_likelihood(
-        self, X: Any, y: Any, sample_weight: Any, offset: Any, **rows: Any
-    ) -> tuple[float, float, float]:
-        """Log-likelihood that the fit maximises, of (x, y) for a joint gate, and the weights.
-
-        These are the sums over the sampling units, and over the rows.
-        """
-        grouping = self._grouping(X, rows.pop("groups", None))
-        batch = self._batch(X, y, offset, groups=grouping, **rows)
-        with np.errstate(over="ignore"):
-            _, log_density = e_step(self.model_.log_joint(self.theta_, batch))
-        size = _rows_of(batch)
-        log_density += self.frame_.log_jacobian(size, 1.0)
-        weight = units.weights(sample_weight, batch.n_rows, grouping)
-        used = weight > 0  # a row of weight zero counts for nothing, however far away
-        llf = float(weight[used] @ log_density[used])
-        return llf, float(weight.sum()), float(weight @ size)
-
-    def aic(
-        self, X: Any, y: Any, *, sample_weight: Any = None, offset: Any = None, **rows: Any
-    ) -> float:
-        """Akaike's criterion on data, ``-2 log-likelihood + 2 n_parameters_``.
-
-        Lower is better (Akaike 1974). With a Gaussian gate the log-likelihood is that of
-        features and response together, as the fit maximises it.
-
-        Parameters
-        ----------
-        X : array-like or DataFrame of shape (n, n_features)
-            A DataFrame's columns are matched by name.
-        y : array-like of shape (n,) or (n, 2)
-        sample_weight : array-like of shape (n,), optional
-            Case weights >= 0.
-        offset : array-like of shape (n,), optional
-            In units of y (of the linear predictor for counts); needed if the fit had one.
-        **rows
-            ``groups`` (needed if the fit had groups), ``log_prior`` and ``partial_labels``, as
-            in :meth:`fit`.
-
-        Returns
-        -------
-        float
-
-        Raises
-        ------
-        ValueError, TypeError
-            If an argument cannot be used; the message names it.
-        """
-        llf, _, _ = self._log_likelihood(X, y, sample_weight, offset, **rows)
-        return float(-2.0 * llf + 2.0 * self.n_parameters_)
-
-    def bic(
-        self,
-        X: Any,
-        y: Any,
-        *,
-        sample_weight: Any = None,
-        offset: Any = None,
-        count: str = "groups",
-        **rows: Any,
-    ) -> float:
-        """Schwarz's criterion on data, ``-2 log-likelihood + n_parameters_ log n``.
-
-        n is the sum of the weights; lower is better (Schwarz 1978). With a Gaussian gate the
-        log-likelihood is that of features and response together.
-
-        Parameters
-        ----------
-        X : array-like or DataFrame of shape (n, n_features)
-            A DataFrame's columns are matched by name.
-        y : array-like of shape (n,) or (n, 2)
-        sample_weight : array-like of shape (n,), optional
-            Case weights >= 0.
-        offset : array-like of shape (n,), optional
-            In units of y (of the linear predictor for counts); needed if the fit had one.
-        count : {"groups", "rows"}, default="groups"
-            What n counts where there are groups: these, which are independent, or all rows.
-        **rows
-            ``groups`` (needed if the fit had groups), ``log_prior`` and ``partial_labels``, as
-            in :meth:`fit`.
-
-        Returns
-        -------
-        float
-
-        Raises
-        ------
-        ValueError, TypeError
-            If an argument cannot be used; the message names it.
-        """
-        if count not in ("groups", "rows"):
-            raise ValueError(f"count must be 'groups' or 'rows', got {count!r}")
-        llf, n_groups, n_rows = self._log_likelihood(X, y, sample_weight, offset, **rows)
-        n = n_groups if count == "groups" else n_rows
-        return float(-2.0 * llf + np.log(n) * self.n_parameters_)
-
-    def icl(
-        self,
-        X: Any,
-        y: Any,
-        *,
-        sample_weight: Any = None,
-        offset: Any = None,
-        count: str = "groups",
-        **rows: Any,
-    ) -> float:
-        """Integrated completed likelihood, BIC plus twice the entropy of the responsibilities.
-
-        Lower is better (McLachlan and Peel 2000, section 6.10.3: ICL-BIC). With a Gaussian
-        gate the log-likelihood is that of features and response together. The entropy of a
-        group is that of its one expert.
-
-        Parameters
-        ----------
-        X : array-like or DataFrame of shape (n, n_features)
-            A DataFrame's columns are matched by name.
-        y : array-like of shape (n,) or (n, 2)
-        sample_weight : array-like of shape (n,), optional
-            Case weights >= 0.
-        offset : array-like of shape (n,), optional
-            In units of y (of the linear predictor for counts); needed if the fit had one.
-        count : {"groups", "rows"}, default="groups"
-            As in :meth:`bic`.
-        **rows
-            ``groups`` (needed if the fit had groups), ``log_prior`` and ``partial_labels``, as
-            in :meth:`fit`.
-
-        Returns
-        -------
-        float
-
-        Raises
-        ------
-        ValueError, TypeError
-            If an argument cannot be used; the message names it.
-        """
-        grouping = self._grouping(X, rows.get("groups"))
-        resp = self.responsibilities(X, y, offset=offset, **rows)
-        weight = units.weights(sample_weight, len(resp), grouping)
-        resp = resp if grouping is None else resp[grouping.first]
-        surprise = -resp * np.log(np.where(resp > 0, resp, 1.0))
-        used = weight > 0
-        entropy = float(weight[used] @ surprise[used].sum(axis=1))
-        bic = self.bic(X, y, sample_weight=sample_weight, offset=offset, count=count, **rows)
-        return bic + 2.0 * entropy
+        predictive = self.predictive(X, offset=offset, trials=trials)
+        return np.asarray(predictive.sample(random_state=random_state))
 
 
-def _rows_of(batch: Batch) -> Array:
+def rows_of(batch: Batch) -> Array:
     """Number of rows of each sampling unit, (u,)."""
-    return np.bincount(
-        np.arange(batch.n_rows) if batch.unit is None else batch.unit, minlength=batch.n_units
-    ).astype(np.float64)
+    return np.asarray(batch.sum_units(np.ones((batch.n_rows, 1)))[:, 0])
 
 
 def _refuse_source(X: Any) -> None:

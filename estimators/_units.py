@@ -51,6 +51,18 @@ class Grouping:
             )
         return cls(np.asarray(names), unit.astype(np.int64))
 
+    @classmethod
+    def wanted(cls, groups: Any, n: int, needed: bool) -> Grouping | None:
+        """Groups of n new rows, None without; ``needed`` where the model was fitted with groups."""
+        if groups is not None:
+            return cls.of(groups, n)
+        if needed:
+            raise ValueError(
+                "groups is missing: the model was fitted with groups; pass groups= for these rows "
+                "too (numpy.arange(len(X)) where every row is a group of its own)"
+            )
+        return None
+
     @property
     def n_units(self) -> int:
         """Number of groups u."""
@@ -214,11 +226,11 @@ def _labels(partial_labels: Any, n: int, n_experts: int, groups: Grouping | None
     if groups is None:
         return known
     # A group is known if one of its rows is.
-    highest = np.full(groups.n_units, -1)
+    highest: Array = np.full(groups.n_units, -1)
     np.maximum.at(highest, groups.unit, known)
-    clash = (known >= 0) & (known != highest[groups.unit])
-    if clash.any():
-        row = int(np.flatnonzero(clash)[0])
+    clash = np.flatnonzero((known >= 0) & (known != highest[groups.unit]))
+    if clash.size:
+        row = int(clash[0])
         raise ValueError(
             f"partial_labels names two experts within group {groups.name(groups.unit[row])!r} "
             f"(row {row}); rows of a group share one"
@@ -272,6 +284,7 @@ class Given:
     ) -> Given:
         """Sort rows by group, and leave out units of weight zero."""
         n = len(y)
+        rows: Array
         if groups is None:
             if weight.all():
                 return cls(X, y, offset, weight, None, log_prior, n_given=n)

@@ -57,8 +57,8 @@ class MoEClassifier(ClassifierMixin, ClassBase):  # type: ignore[misc]
         score, or of the log odds of the second class.
     intercept_ : ndarray of shape (n_experts, n_classes) or (n_experts,)
         Ordinal experts have ``threshold_`` (n_experts, n_classes - 1) in its place.
-    gate_coef_, gate_intercept_, gate_weights_, gate_means_, gate_covariances_ : ndarray
-        As in :class:`MoERegressor`, with the same shapes.
+    gate_coef_, gate_intercept_, gate_weights_, gate_means_, gate_covariances_
+        As in :class:`MoERegressor`.
     log_likelihood_, objective_, history_, n_iter_, status_, converged_, flags_
         As in :class:`MoERegressor`.
     mass_, restarts_, n_parameters_, weight_sum_, has_offset_

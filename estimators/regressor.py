@@ -13,6 +13,8 @@ from mixexperts._archive import saveable
 from mixexperts._batch import Array
 from mixexperts.estimators import _checks as checks
 from mixexperts.estimators._base import BaseMoE
+from mixexperts.estimators._several import several_scores
+from mixexperts.estimators._sparse import sparse_weights
 
 
 @saveable("MoERegressor")
@@ -30,7 +32,8 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         Number of experts K.
     gate : str or Gate, default="softmax"
         ``"softmax"`` (weights depend on x), ``"gaussian"`` (the distribution of x is modelled
-        too), ``"constant"`` (a finite mixture of regressions), or an instance from
+        too), ``"constant"`` (a finite mixture of regressions), ``"tree"`` (softmax gates in a
+        tree), ``"sigmoid"``, ``"cosine"``, ``"top_k"``, ``"dselect_k"``, or an instance from
         :mod:`mixexperts.gates` such as ``Gaussian(covariance="tied")``.
     expert : str or Expert, default="gaussian"
         Family of the experts: ``"gaussian"``, ``"poisson"`` (counts), ``"binomial"`` (shares of
@@ -45,7 +48,8 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         short runs), ``"split"`` (grown from one expert by splitting the worst explained), and
         ``"auto"``, which takes these kinds in turn. Dearer ones: ``"cem"`` (the best of short runs
         of classification EM), ``"sem"`` (the best point of a stochastic chain), ``"anneal"``,
-        ``"evolve"`` (grown with annealing). Or labels (n,), responsibilities (n, K), a
+        ``"evolve"`` (grown with annealing), ``"split_merge"`` (experts are merged and split as
+        long as the likelihood rises). Or labels (n,), responsibilities (n, K), a
         dict of parameters (``intercept``, ``coef``, ``scale`` if the family has one and,
         optionally, the gate's, by the names of the attributes without underscore), a fitted model
         of at most K experts (its worst explained are split), or a list of these.
@@ -91,19 +95,33 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
 
     Attributes
     ----------
-    coef_ : ndarray of shape (n_experts, n_terms)
+    coef_ : ndarray of shape (n_experts, n_terms), or (n_experts, d, n_terms)
         Coefficients of the experts on the scale of X and y as given (of the linear predictor
         for counts). With ``degree > 1`` the
-        terms are all monomials; ``expert_terms_`` names them.
-    intercept_, scale_ : ndarray of shape (n_experts,)
+        terms are all monomials; ``expert_terms_`` names them. Of d responses one matrix each.
+    intercept_, scale_ : ndarray of shape (n_experts,), or (n_experts, d)
         Intercepts, and for Gaussian experts standard deviations, on the scale of y.
+    covariance_ : ndarray of shape (n_experts, d, d)
+        Of Gaussian experts with d responses, in place of ``scale_``: their covariances given x.
     gate_coef_ : ndarray of shape (n_experts, n_gate_features)
-        Coefficients of the gate; the last row is zero (reference).
+        Coefficients of the gate; the last row is zero (reference), but for sigmoid gates and
+        softmax gates with an activation or with ``features``.
     gate_intercept_ : ndarray of shape (n_experts,)
     gate_weights_, gate_means_, gate_covariances_ : ndarray
         Of a Gaussian gate, in place of the two above: weights (n_experts,), means (n_experts, d)
         and covariances of the d gate features, on their scale as given: (n_experts, d, d), (d, d)
         if tied, (n_experts, d) if diagonal, (n_experts,) if spherical.
+    gate_role_, gate_temperature_ : ndarray
+        Of softmax gates with an activation or with ``features``: the entry of ``features`` that an
+        expert uses, (n_experts,), -1 for the reference; and an estimated temperature.
+    gate_leaf_, gate_split_intercept_, gate_split_coef_ : ndarray
+        Of a tree: the leaf of each expert, and the coefficients of its splits, in place of those
+        of the gate; see :class:`mixexperts.gates.Tree`.
+    gate_code_, gate_selector_intercept_, gate_selector_coef_ : ndarray
+        Of a DSelect-k gate; see :class:`mixexperts.gates.DSelectK`.
+    gate_odds_ratios_ : ndarray of shape (n_experts, n_gate_features)
+        Of gates with log odds linear in the features: the factor by which the odds of an expert
+        against the last change per unit of a column.
     log_likelihood_, objective_ : float
         Log-likelihood, and the same less the penalties (with ``algorithm="cem"`` the
         classification likelihood less these); sums over rows. Of y given x; with a
@@ -151,8 +169,8 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
     Notes
     -----
     Experts are ordered by their mean fitted response over the rows they explain (weighted by
-    the responsibilities), lowest first; in the order of their numbers where ``log_prior`` or
-    ``partial_labels`` speak of them.
+    the responsibilities), lowest first (of several responses by that of the first); in the order
+    of their numbers where ``log_prior`` or ``partial_labels`` speak of them.
 
     With a free scale per expert the likelihood is unbounded: an expert can collapse on a few
     rows. A solution with an expert on fewer effective rows than its parameters + 1, or with
@@ -242,14 +260,15 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         X : array-like or DataFrame of shape (n, n_features), or Source
             Features, numeric and finite. A source from :mod:`mixexperts.sources` gives features,
             response, weights and offsets; it is read in chunks, as a ``numpy.memmap`` is.
-        y : array-like of shape (n,) or (n, 2)
+        y : array-like of shape (n,) or (n, d)
             Response, finite; left out with a source. Binomial experts take zeros and ones, or
-            the two columns successes and failures.
+            the two columns successes and failures. With Gaussian experts d columns are d
+            responses, of which some may be missing (NaN), but not all of a row.
         sample_weight : array-like of shape (n,), optional
             Case weights >= 0: a row of weight 2 counts as the row twice.
         offset : array-like of shape (n,), optional
             Known part of every expert's linear predictor: of the mean in units of y, or for
-            counts of the log mean (log exposure) or the log odds.
+            counts of the log mean (log exposure) or the log odds. Of d responses (n, d).
         groups : array-like of shape (n,), optional
             Labels of subjects that were measured repeatedly, in any order: the rows of a group
             share one expert. The gate's features and the weights must be constant in a group (or
@@ -325,7 +344,9 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         self._partial_fit(X, y, sample_weight, offset, extra, power, average)
         return self
 
-    def predict(self, X: Any, *, offset: Any = None) -> Array:
+    def predict(
+        self, X: Any, *, offset: Any = None, top_k: int | None = None, top_p: float | None = None
+    ) -> Array:
         """Mean of y given x, the experts' means weighted by the gate.
 
         Parameters
@@ -334,10 +355,15 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
             A DataFrame's columns are matched by name.
         offset : array-like of shape (n,), optional
             In units of y (of the linear predictor for counts); needed if the fit had one.
+        top_k : int, optional
+            Take only the k experts with the largest weights in a row, their weights renormalised.
+        top_p : float, optional
+            Take only the fewest experts whose weights sum to at least p in (0, 1]. With both, what
+            both take.
 
         Returns
         -------
-        ndarray of shape (n,)
+        ndarray of shape (n,), or (n, d) of d responses
             In units of y: for Poisson experts the expected count, for binomial experts the
             probability of a success.
 
@@ -348,7 +374,9 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         """
         batch = self._batch(X, offset=offset)
         proba = np.exp(self.model_.gate.log_prob(self.theta_.gate, batch))
-        mean = np.einsum("ik,ik->i", proba, self.model_.expert.mean(self.theta_.expert, batch))
+        proba = sparse_weights(proba, top_k, top_p)
+        means = self.model_.expert.mean(self.theta_.expert, batch)
+        mean = np.einsum("ik,ik...->i...", proba, means)
         predicted: Array = mean * self.frame_.scale + self.frame_.loc
         return predicted
 
@@ -356,13 +384,14 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         """R squared of :meth:`predict`.
 
         For two columns, successes and failures, that of the observed shares of successes, each
-        row weighted by its trials; rows without trials are left out.
+        row weighted by its trials; rows without trials are left out. Of several responses the
+        mean over the responses, each over the rows that have it.
 
         Parameters
         ----------
         X : array-like or DataFrame of shape (n, n_features)
             A DataFrame's columns are matched by name.
-        y : array-like of shape (n,) or (n, 2)
+        y : array-like of shape (n,) or (n, d)
         sample_weight : array-like of shape (n,), optional
             Case weights >= 0.
 
@@ -376,6 +405,8 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
             If an argument cannot be used; the message names it.
         """
         check_is_fitted(self, "theta_")
+        if self.model_.expert.multivariate:
+            return several_scores(self, X, y, sample_weight)
         shape = np.shape(y)
         if len(shape) != 2 or shape[1] not in self.model_.expert.response_columns[1:]:
             return float(super().score(X, y, sample_weight))
@@ -385,3 +416,8 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         weight = trials * checks.sample_weight_array(sample_weight, len(trials))
         share = counts[:, 0] / np.where(trials > 0.0, trials, 1.0)
         return float(r2_score(share, self.predict(X), sample_weight=weight))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = checks.takes_several(self.expert)
+        return tags

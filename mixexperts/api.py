@@ -47,7 +47,8 @@ def moe(
         ``"y ~ x + C(g) | z"``: terms of the experts, a bar, terms of the gate. Without a bar
         and without ``gate`` the mixing weights are constant. Transformations, interactions,
         ``C()``, ``poly``, ``bs``, ``cr``, ``.`` and ``- 1`` work as in formulaic. Binomial counts
-        have two columns on the left, ``"successes + failures ~ x"``.
+        have two columns on the left, ``"successes + failures ~ x"``; of Gaussian experts the
+        columns on the left are several responses, ``"y1 + y2 ~ x"``.
     data : DataFrame or dict of arrays
         One row per observation.
     n_experts : int or iterable of int, default=2
@@ -75,7 +76,9 @@ def moe(
         Known experts, 0 to K - 1, and -1 or a missing value where the expert is not known: name
         of a column, or values. With either, experts keep their numbers.
     missing : {"drop", "raise", "none"}, default="drop"
-        What to do with rows that lack a value in any variable used, as in statsmodels.
+        What to do with rows that lack a value in any variable used, as in statsmodels. Of
+        several responses ``"drop"`` leaves out rows that lack all; the others count by the
+        responses that they have.
     criterion : {"bic", "aic", "icl"}, default="bic"
         What chooses the number of experts.
     random_state : int, RandomState instance or None, default=0
@@ -114,6 +117,7 @@ def moe(
     frame = data if isinstance(data, pd.DataFrame) else pd.DataFrame(data)
     by_classes = resolve("expert", family, "family").takes_classes == "many"
     response = LabelColumn.of(formula, frame) if by_classes else None
+    several: Expert = resolve("expert", family, "family").for_response(2)
     spec, built = FormulaSpec.fit(
         formula,
         data if response is None else response.coded(frame),
@@ -123,13 +127,20 @@ def moe(
         offset=offset,
         groups=groups,
         env=env,
+        partial=several.allows_missing,
     )
     expert = _expert(family, spec)
-    if built.y is None or (built.y.ndim != 1 and built.y.shape[1] not in expert.response_columns):
+    n_columns = 1 if built.y is None or built.y.ndim == 1 else built.y.shape[1]
+    if not expert.for_response(n_columns).takes_columns(n_columns):
+        words = {1: "one column", 2: "two columns"}.get(n_columns, f"{n_columns} columns")
         raise ValueError(
-            f"the response of {formula!r} has two columns, {spec.y_name}; {expert.name} experts "
-            f"take one: give one, such as I({spec.y_name}) for their sum, or family='binomial' for "
-            "successes and failures"
+            f"the response of {formula!r} has {words}, {spec.y_name}; {expert.name} experts "
+            + (
+                f"take one: give one, such as I({spec.y_name}) for their sum, or "
+                "family='binomial' for successes and failures"
+                if expert.response_columns == (1,) and not expert.multivariate
+                else "take another number; join the names of their columns by +"
+            )
         )
     y = built.y if response is None else response.labels(built.y)
     X = union_design(built, frame.index[built.rows])
@@ -222,6 +233,11 @@ def _gate(family: Any, spec: FormulaSpec) -> Gate:
                 f"{spec.gate!r}; remove the '- 1' or '0 +'"
             )
         return gate
+    if gate.needs_features and not spec.z_names:
+        raise ValueError(
+            f"gate_family={gate.name!r} needs terms, but the gate has none; name them after a bar, "
+            "as in 'y ~ x | z', or leave gate_family out"
+        )
     if not gate.uses_features or not has_terms:
         return Constant()
     return replace(gate, fit_intercept=spec.z_intercept)  # type: ignore[type-var]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mixexperts._archive import saveable
 from mixexperts._batch import Array
+from mixexperts._result_tables import named, named_means, own_label, several_table
 from mixexperts._rows import Rows, union_design
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class MoEResults:
 
     def __getstate__(self) -> dict[str, Any]:
         groups = self._groups if isinstance(self._groups, str) else None
-        gone = {"data": None, "_fit_offset": None, "evidence": {}}
+        gone: dict[str, Any] = {"data": None, "_fit_offset": None, "evidence": {}}
         return {**vars(self), **gone, "_groups": groups}
 
     def to_state(self) -> dict[str, Any]:
@@ -186,10 +187,12 @@ class MoEResults:
 
     @property
     def expert_table(self) -> pd.DataFrame:
-        """Expert parameters: one row per term and the scale, one column per expert."""
+        """Expert parameters, one column per expert: terms (``y1: x`` of several y) and scales."""
         import pandas as pd
 
         est = self.estimator
+        if est.model_.expert.multivariate:
+            return several_table(est, self.spec.y_names, self._experts())
         rows: dict[str, Array] = {}
         if est.frame_.expert_map.intercept:
             rows[own_label("Intercept", est.expert_terms_)] = est.intercept_
@@ -204,7 +207,8 @@ class MoEResults:
         """Gate parameters, one column per expert.
 
         Coefficients of a softmax gate, zero for the last expert; weights, means, variances and
-        covariances of a Gaussian gate.
+        covariances of a Gaussian gate; coefficients of the branches that lead to an expert for a
+        tree, missing where it does not lie under a split.
         """
         import pandas as pd
 
@@ -221,26 +225,29 @@ class MoEResults:
     def params(self) -> pd.Series:
         """All free parameters, indexed by part (``expert`` or ``gate``), expert and term.
 
-        What expert K has no free parameter for is left out: coefficients of a softmax gate,
-        the weight of a Gaussian gate.
+        What is no free parameter is left out: the reference's coefficients of a softmax gate,
+        the last weight of a Gaussian gate, repeated entries of a tree.
         """
-        import pandas as pd
+        from mixexperts._tables import free_parameters
 
-        parts = {"expert": self.expert_table, "gate": self.gate_table}
-        terms = list(parts["gate"].index)
-        terms = terms[:1] if self.estimator.frame_.gate_is_joint else terms
-        bound: set[tuple[Any, ...]] = {("gate", self.n_experts, term) for term in terms}
-        series = [
-            (part, expert, term, table.at[term, expert])
-            for part, table in parts.items()
-            for expert in table.columns
-            for term in table.index
-            if (part, expert, term) not in bound
-        ]
-        index = pd.MultiIndex.from_tuples(
-            [row[:3] for row in series], names=["part", "expert", "term"]
-        )
-        return pd.Series([row[3] for row in series], index=index, name="params")
+        return free_parameters(self)
+
+    def odds_ratios(self) -> pd.DataFrame:
+        """Factors by which the odds of an expert against the last change per unit of a column.
+
+        Returns
+        -------
+        DataFrame
+            One row per term of the gate, one column per expert but the last.
+
+        Raises
+        ------
+        UnsupportedCombinationError
+            If the gate's log odds are not linear in its columns; the message says why.
+        """
+        from mixexperts._tables import odds_ratios
+
+        return odds_ratios(self)
 
     def _experts(self) -> pd.Index:
         import pandas as pd
@@ -291,7 +298,12 @@ class MoEResults:
         elif groups is None and (data is None or isinstance(self._groups, str)):
             groups = self._groups
         built = self.spec.transform(
-            frame, response=response, offset=offset, groups=groups, missing=missing
+            frame,
+            response=response,
+            offset=offset,
+            groups=groups,
+            missing=missing,
+            partial=self.estimator.model_.expert.allows_missing,
         )
         columns = union_design(built, frame.index[built.rows])
         extra = built.extra.get("offset"), built.rows, frame.index, built.extra.get("groups")
@@ -306,7 +318,7 @@ class MoEResults:
             raise ValueError("data is missing: a loaded model holds no data; pass a data frame")
         return self.data
 
-    def predict(self, data: pd.DataFrame | None = None, *, offset: Any = None) -> pd.Series:
+    def predict(self, data: pd.DataFrame | None = None, *, offset: Any = None) -> Any:
         """Mean of the response for each row of a data frame (binomial: probability of success).
 
         Parameters
@@ -319,18 +331,16 @@ class MoEResults:
 
         Returns
         -------
-        Series of length n, indexed as ``data``
+        Series of length n (of d responses a DataFrame (n, d)), indexed as ``data``
 
         Raises
         ------
         ValueError
             As in :meth:`design`.
         """
-        import pandas as pd
-
         rows = self.design(data, offset=offset, missing="drop")
         mean = rows.spread(self.estimator.predict(rows.X, offset=rows.offset))
-        return pd.Series(mean, index=rows.index, name=self.spec.y_name)
+        return named_means(mean, rows.index, self.spec.y_names)
 
     def predict_experts(
         self, data: pd.DataFrame | None = None, *, offset: Any = None
@@ -344,7 +354,7 @@ class MoEResults:
 
         Returns
         -------
-        DataFrame of shape (n, K)
+        DataFrame of shape (n, K), or of d responses (n, K d)
             Indexed as ``data``; NaN where values are missing.
         """
         rows = self.design(data, offset=offset, missing="drop")
@@ -419,12 +429,10 @@ class MoEResults:
             if trials not in frame.columns:
                 raise ValueError(f"trials={trials!r} is not a column of data")
             trials = frame[trials]
-        return self.estimator.predictive(rows.X, offset=rows.offset, trials=trials)
+        return self.estimator.predictive(rows.X, offset=rows.offset, trials=trials)  # type: ignore[no-any-return]
 
     def _named(self, values: Array, rows: Rows) -> pd.DataFrame:
-        import pandas as pd
-
-        return pd.DataFrame(rows.spread(values), index=rows.index, columns=self._experts())
+        return named(rows.spread(values), rows.index, self.spec.y_names)
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -488,8 +496,3 @@ class MoEResults:
 
         markup: str = summary(self, html.escape).as_html()
         return markup
-
-
-def own_label(name: str, terms: tuple[str, ...]) -> str:
-    """Label of a parameter that is no coefficient; in brackets where a column has its name."""
-    return f"({name})" if name in terms else name

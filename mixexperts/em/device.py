@@ -250,7 +250,7 @@ def check_served(model: Model) -> None:
     UnsupportedCombinationError
     """
     for room, known in ((model.gate, GATES), (model.expert, array_api.FAMILIES)):
-        if room.name not in known:
+        if room.name not in known or room.fused_code is None:
             what = "gate" if room is model.gate else "expert"
             raise UnsupportedCombinationError(
                 f"backend='cupy' has no part for the {what} {room.name!r}; it serves "
@@ -261,7 +261,8 @@ def check_served(model: Model) -> None:
 
 def is_served(model: Model) -> bool:
     """Whether gate and expert have parts in the pass."""
-    return model.gate.name in GATES and model.expert.name in array_api.FAMILIES
+    served = model.gate.name in GATES and model.expert.name in array_api.FAMILIES
+    return served and model.gate.fused_code is not None
 
 
 def device_pass(model: Model, theta: Theta, batch: Batch) -> Any:

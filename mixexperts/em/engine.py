@@ -21,6 +21,8 @@ from mixexperts.em.streaming import Stream
 from mixexperts.errors import UnsupportedCombinationError
 
 _MAX_HALVINGS = 40
+# Where the gate jumps: no step is short enough to follow the gradient to a jump.
+_JUMP_HALVINGS = 6
 _TIE = 1e-9
 # Share of EM's predicted gain that a Newton step must promise.
 _LEAST_PROMISE = 0.4
@@ -264,6 +266,7 @@ class _Run:
         stats = self.executor.map_reduce(work, self.handle)
         value = stats.get("objective", stats["log_likelihood"])
         objective = value - self.model.penalty_value(theta)
+        objective -= stats.get("gate.penalty", 0.0)  # a penalty that is a sum over rows
         return _Point(theta, stats, float(objective))
 
     def loop(self, theta: Theta, alternative: Theta | None = None) -> EMResult:
@@ -292,7 +295,11 @@ class _Run:
                 return self.result(point, self.stalled(point))
             if following is point:  # no pass was left to better it
                 return self.result(point, self.final(point, "max_iter"))
+            rise = following.objective - point.objective
             point = following
+            if not self.model.gate.smooth and rise <= self.monitor.tol:
+                self.monitor.record(point.theta, point.objective, rise)
+                return self.result(point, self.final(point, "converged"))
 
     def newton_step(self, point: _Point, score: Array, gain: float) -> NewtonStep | None:
         """Newton's step, where it is time for one and there is one to trust."""
@@ -365,7 +372,8 @@ class _Run:
                     return point
         trial = self.evaluate(image)
         step = there - here
-        for _ in range(_MAX_HALVINGS):
+        smooth = self.model.gate.smooth
+        for _ in range(_MAX_HALVINGS if smooth else _JUMP_HALVINGS):
             if trial.ok and trial.objective >= floor:
                 return trial
             if self.monitor.exhausted():
@@ -373,6 +381,10 @@ class _Run:
             step = 0.5 * step
             self.n_backtracks += 1
             trial = self.evaluate(self.model.unpack(here + step, point.theta))
+        if not smooth:
+            # The gate stands at a jump. With the gate as it is the experts' step cannot fall.
+            trial = self.evaluate(Theta(point.theta.gate, image.expert))
+            return trial if trial.ok and trial.objective >= floor else None
         return None
 
     def slack(self, point: _Point) -> float:
@@ -381,7 +393,12 @@ class _Run:
         return float(64.0 * np.finfo(float).eps * terms)
 
     def stalled(self, point: _Point) -> Status:
-        """No step rises: at a maximum within rounding that is convergence, elsewhere a fault."""
+        """No step rises: at a maximum within rounding that is convergence, elsewhere a fault.
+
+        Where the gate jumps there need not be a point with a gradient of zero.
+        """
+        if not self.model.gate.smooth:
+            return self.final(point, "converged")
         within_rounding = abs(self.monitor.predicted_gain) <= 100.0 * self.slack(point)
         return self.final(point, "converged") if within_rounding else "monotonicity_lost"
 

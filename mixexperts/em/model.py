@@ -135,7 +135,7 @@ class Model:
             coef = room.penalized_coef(params)
             pull = penalty.gradient(coef, room.penalized(coef.shape[1]))
             if room is self.gate:
-                score[:cut] -= (pull - pull.mean(axis=0))[:-1].ravel()
+                score[:cut] -= self.gate.pull(params, pull)
             else:
                 pull = self.expert.penalty_score(params, pull)
                 score[cut : cut + pull.size] -= pull

@@ -70,7 +70,8 @@ class Drawn:
 
     def __call__(self, log_joint: Array, batch: Batch) -> tuple[Array, Array]:
         resp, log_density = numpy_.e_step(log_joint)
-        key = zlib.crc32(np.ascontiguousarray(batch.X), zlib.crc32(np.ascontiguousarray(batch.y)))
+        key = zlib.crc32(np.ascontiguousarray(batch.X).tobytes())
+        key = zlib.crc32(np.ascontiguousarray(batch.y).tobytes(), key)
         uniform = np.random.default_rng([self.seed, self.draw, key]).random(len(resp))
         below = np.cumsum(resp, axis=1)[:, :-1]
         label = (uniform[:, None] >= below).sum(axis=1)
@@ -349,7 +350,7 @@ def chain(
 ) -> tuple[Theta, Array]:
     """The best point of a chain of stochastic EM, and the objective at each of its points."""
     blocks = [source] if isinstance(source, Batch) else source
-    own = executor or executor_for("numpy", blocks, 1)
+    own: Executor = executor or executor_for("numpy", blocks, 1)
     handle = own.scatter(blocks)
     trajectory: list[float] = []
     best, highest, degenerate = theta, -np.inf, True

@@ -4,8 +4,32 @@ from mixexperts.experts.base import Expert
 from mixexperts.experts.binomial import Binomial
 from mixexperts.experts.gamma import Gamma
 from mixexperts.experts.gaussian import Gaussian
+from mixexperts.experts.huber import Huber
+from mixexperts.experts.joint import Joint
+from mixexperts.experts.laplace import Laplace
 from mixexperts.experts.multinomial import Multinomial
+from mixexperts.experts.multivariate import MultivariateGaussian
 from mixexperts.experts.ordinal import Ordinal
 from mixexperts.experts.poisson import Poisson
+from mixexperts.experts.skew_normal import SkewNormal
+from mixexperts.experts.skew_t import SkewT
+from mixexperts.experts.student import StudentT
+from mixexperts.experts.uniform import Uniform
 
-__all__ = ["Binomial", "Expert", "Gamma", "Gaussian", "Multinomial", "Ordinal", "Poisson"]
+__all__ = [
+    "Binomial",
+    "Expert",
+    "Gamma",
+    "Gaussian",
+    "Huber",
+    "Joint",
+    "Laplace",
+    "Multinomial",
+    "MultivariateGaussian",
+    "Ordinal",
+    "Poisson",
+    "SkewNormal",
+    "SkewT",
+    "StudentT",
+    "Uniform",
+]

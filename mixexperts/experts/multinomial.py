@@ -303,9 +303,9 @@ class Multinomial(ClassExpert):
 
     # --- the user's scale ----------------------------------------------------------------------
 
-    def raw_shapes(self, n_experts: int, n_terms: int) -> dict[str, tuple[int, ...]]:
-        n_classes = 2 if self.n_classes is None else int(self.n_classes)
-        return {"intercept": (n_experts, n_classes), "coef": (n_experts, n_classes, n_terms)}
+    def raw_template(self, n_experts: int, n_terms: int, n_columns: int) -> dict[str, Array]:
+        shape = n_experts, 2 if self.n_classes is None else int(self.n_classes)
+        return {"intercept": np.zeros(shape), "coef": np.zeros((*shape, n_terms))}
 
     def raw(self, params: Params, design: DesignMap, loc: float, scale: float) -> dict[str, Array]:
         """``intercept`` (K, C) and ``coef`` (K, C, J), zero for the last class."""

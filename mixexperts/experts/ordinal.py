@@ -280,9 +280,10 @@ class Ordinal(ClassExpert):
 
     # --- the user's scale ----------------------------------------------------------------------
 
-    def raw_shapes(self, n_experts: int, n_terms: int) -> dict[str, tuple[int, ...]]:
+    def raw_template(self, n_experts: int, n_terms: int, n_columns: int) -> dict[str, Array]:
         n_classes = 2 if self.n_classes is None else int(self.n_classes)
-        return {"coef": (n_experts, n_terms), "threshold": (n_experts, n_classes - 1)}
+        threshold = np.tile(np.arange(n_classes - 1.0), (n_experts, 1))
+        return {"coef": np.zeros((n_experts, n_terms)), "threshold": threshold}
 
     def raw(self, params: Params, design: DesignMap, loc: float, scale: float) -> dict[str, Array]:
         """``coef`` (K, J) and ``threshold`` (K, C - 1)."""

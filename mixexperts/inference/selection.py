@@ -201,13 +201,14 @@ def _fit_one(
         fitted.set_params(checkpoint=f"{est.checkpoint}.K{value}")
     with warnings.catch_warnings():
         # What a fit has to say of itself stands in the table; the design is the same for all.
-        for category in _reported(designs=bool(smaller)):
+        for category in reported(designs=bool(smaller)):
             warnings.simplefilter("ignore", category)
         fitted.fit(X, y, **given)
     return fitted.set_params(init=est.init)
 
 
-def _reported(designs: bool) -> list[type[Warning]]:
+def reported(designs: bool) -> list[type[Warning]]:
+    """What a fit warns of itself, and with ``designs`` also of its data."""
     from sklearn.exceptions import ConvergenceWarning
 
     from mixexperts.errors import RankDeficientWarning, SeparationWarning

@@ -177,7 +177,7 @@ def test_weighted_mean_bears_a_shift(rng, shift):
 
 
 def test_compiled_closures_have_names_of_their_own():
-    """Machine code is looked up by name: equal ones from two processes were taken for each other."""
+    """Machine code is looked up by name; those of two processes were taken for each other."""
     from mixexperts.kernels import numba_, numba_information, numba_terms
 
     made = [numba_.fused_pass(code, gate) for code in range(3) for gate in range(3)]

@@ -506,7 +506,7 @@ def test_figures_of_results(table):
         res.plot("fit")
 
 
-# --- rows that belong together, and rows that come in blocks ----------------------------------------
+# --- rows that belong together, and rows that come in blocks ------------------------------------
 
 
 def test_groups_share_an_expert(data):
