@@ -10,9 +10,9 @@ import numpy as np
 
 from mixexperts._archive import saveable
 from mixexperts._batch import Array
-from mixexperts._rows import Rows
+from mixexperts._result_tables import Rows, own_label
 from mixexperts.errors import DesignError, InvalidResponseError
-from mixexperts.results import MoEResults, own_label
+from mixexperts.results import MoEResults
 
 if TYPE_CHECKING:
     import pandas as pd
