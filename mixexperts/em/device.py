@@ -250,6 +250,11 @@ def check_served(model: Model) -> None:
     UnsupportedCombinationError
     """
     for room, known in ((model.gate, GATES), (model.expert, array_api.FAMILIES)):
+        if room.name in known and room.fused_code is None:
+            raise UnsupportedCombinationError(
+                f"backend='cupy' has no part for the expert {room!r}: of {room.name!r} it serves "
+                "the default link. Use backend='auto'"
+            )
         if room.name not in known:
             what = "gate" if room is model.gate else "expert"
             raise UnsupportedCombinationError(
@@ -261,7 +266,8 @@ def check_served(model: Model) -> None:
 
 def is_served(model: Model) -> bool:
     """Whether gate and expert have parts in the pass."""
-    return model.gate.name in GATES and model.expert.name in array_api.FAMILIES
+    known = model.gate.name in GATES and model.expert.name in array_api.FAMILIES
+    return known and model.expert.fused_code is not None and model.gate.fused_code is not None
 
 
 def device_pass(model: Model, theta: Theta, batch: Batch) -> Any:

@@ -1,9 +1,27 @@
 """Expert families: f_k(y | x)."""
 
 from mixexperts.experts.base import Expert
+from mixexperts.experts.beta import Beta
 from mixexperts.experts.binomial import Binomial
+from mixexperts.experts.exponential import Exponential
 from mixexperts.experts.gamma import Gamma
 from mixexperts.experts.gaussian import Gaussian
+from mixexperts.experts.inverse_gaussian import InverseGaussian
+from mixexperts.experts.log_normal import LogNormal
+from mixexperts.experts.negative_binomial import NegativeBinomial
 from mixexperts.experts.poisson import Poisson
+from mixexperts.experts.weibull import Weibull
 
-__all__ = ["Binomial", "Expert", "Gamma", "Gaussian", "Poisson"]
+__all__ = [
+    "Beta",
+    "Binomial",
+    "Expert",
+    "Exponential",
+    "Gamma",
+    "Gaussian",
+    "InverseGaussian",
+    "LogNormal",
+    "NegativeBinomial",
+    "Poisson",
+    "Weibull",
+]

@@ -109,6 +109,14 @@ class Expert(ABC):
         if self.degree == 0 and not self.fit_intercept:
             raise ValueError("degree=0 with fit_intercept=False leaves no column; set one of them")
 
+    @property
+    def monotone_updates(self) -> bool:
+        """Whether :meth:`update` never lowers the expected log-likelihood.
+
+        If not, its step is still a direction of ascent, and the engine halves it where it falls.
+        """
+        return True
+
     # --- what EM needs -----------------------------------------------------------------
 
     @abstractmethod

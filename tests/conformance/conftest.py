@@ -19,6 +19,7 @@ from mixexperts.errors import InvalidResponseError
 
 N_EXPERTS = 3
 N_UNITS = 40
+_REACH = 1e5
 KINDS = ("plain", "weights", "offset", "units", "log_prior", "everything")
 
 
@@ -173,7 +174,13 @@ def make_theta(model, batch, rng, n_experts=N_EXPERTS, jitter=0.3):
         model.gate.init_params(batch, resp, rng), model.expert.init_params(batch, resp, rng)
     )
     packed = model.pack(theta)
-    return model.unpack(packed + jitter * rng.standard_normal(packed.shape), theta)
+    direction = rng.standard_normal(packed.shape)
+    for _ in range(20):  # not so far that rows leave the reach of an expert, as some links let them
+        moved = model.unpack(packed + jitter * direction, theta)
+        if np.abs(model.expert.log_prob(moved.expert, batch)).max() < _REACH:
+            break
+        jitter /= 2
+    return moved
 
 
 def separated_theta(model, batch, rng, n_experts=2, tries=30):
