@@ -53,8 +53,7 @@ class InverseGaussian(LinkedPositive):
     -----
     With the canonical link ``eta`` must be positive. A row where it is not has the mean at the
     edge, next to infinity, so that an expert hardly reaches it. Steps of the fit that end there
-    are halved. With the log link the log density is not concave in ``eta`` where y is less than
-    half the mean; updates maximise a concave function below it that touches it.
+    are halved.
 
     References
     ----------
@@ -89,8 +88,9 @@ class InverseGaussian(LinkedPositive):
         pull = ratio * precision
         half = 0.5 * away * away * precision
         log_f = -half - 0.5 * (3.0 * log_y + _LOG_TWO_PI + np.log(dispersion))
-        # Curvature of the concave function that is left when exp(-eta) is replaced by its tangent.
-        weight = 2.0 * ratio * pull
+        # The log density is not concave in eta: where its curvature is less than the one that the
+        # fitted mean leads to expect, as in all rows with y below the mean, that one.
+        weight = np.maximum(ratio + away, 1.0) * pull
         flat = np.broadcast_to(0.5, log_f.shape)
         return Terms(log_f, np.exp(eta), (away * pull, half - 0.5), (weight, flat))
 
@@ -109,6 +109,10 @@ class InverseGaussian(LinkedPositive):
         eta, weight = super().nearest(y)
         # information about the log of the mean, up to the dispersion, at most that of the median
         return eta, weight / np.maximum(y, np.median(y))
+
+    @property
+    def monotone_updates(self) -> bool:
+        return False
 
     def steepness(self, params: Params) -> Array | None:
         steepness = super().steepness(params)

@@ -103,14 +103,14 @@ class NegativeBinomial(LinearExpert):
         log_rising, first, square = rising_sums(y, alpha)
         spread = log_rest / alpha
         log_f = log_rising - gammaln(y + 1.0) + y * (eta - log_rest) - spread
+        reach, small = x * inverse, mean * inverse
         slope = (y - mean) * inverse
-        reach = x * inverse
         # The log-likelihood is concave in eta; this is its curvature.
-        weight = (1.0 + alpha * y) * inverse * (mean * inverse)
-        towards = first + spread - (mean * inverse + y * reach)
-        # Its expectation is the information about log alpha.
-        flat = square + 2.0 * spread - mean * inverse - mean * inverse - mean * reach
-        return Terms(log_f, mean, (slope, towards), (weight, flat))
+        weight = (1.0 + alpha * y) * inverse * small
+        level = first + spread - small
+        # The curvature in log alpha is of either sign in a row.
+        flat = square - first - first + level + slope * reach
+        return Terms(log_f, mean, (slope, level - y * reach), (weight, flat))
 
     def curves(self, y: Array, eta: Array, **shapes: Array) -> list[list[Array]]:
         alpha = shapes["dispersion"]
@@ -125,11 +125,10 @@ class NegativeBinomial(LinearExpert):
         return [[weight, cross], [cross, flat]]
 
     def update_shape(self, shape: Shape, params: Params, stats: Stats) -> Array:
-        """A scoring step of log dispersion, where its information is positive."""
+        """A Newton step of log dispersion, at most one unit long, or one unit uphill."""
         slope, weight = stats["dispersion_slope"], stats["dispersion_weight"]
         if self.is_shared(shape):
             slope, weight = (np.full_like(part, part.sum()) for part in (slope, weight))
-        # No longer than one unit. The weight is the information in expectation only.
         weight = np.maximum(weight, np.abs(slope))
         step = np.where(weight > 0.0, slope / np.where(weight > 0.0, weight, 1.0), 0.0)
         moved = shape.value(shape.free(params["dispersion"]) + step)

@@ -175,9 +175,16 @@ def make_theta(model, batch, rng, n_experts=N_EXPERTS, jitter=0.3):
     )
     packed = model.pack(theta)
     direction = rng.standard_normal(packed.shape)
-    for _ in range(20):  # not so far that rows leave the reach of an expert, as some links let them
+    for _ in range(20):  # not so far that an expert ends at the edge of what its link can reach
         moved = model.unpack(packed + jitter * direction, theta)
-        if np.abs(model.expert.log_prob(moved.expert, batch)).max() < _REACH:
+        largest = max(
+            np.abs(values[np.isfinite(values)]).max(initial=0.0) / (1.0 + np.abs(batch.y).max())
+            for values in (
+                model.expert.log_prob(moved.expert, batch),
+                model.expert.mean(moved.expert, batch),
+            )
+        )
+        if largest < _REACH:
             break
         jitter /= 2
     return moved
