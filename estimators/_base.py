@@ -339,7 +339,7 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         import pandas as pd
 
         best = restarts.best
-        order = _canonical_order(best)
+        order = _canonical_order(best, model.expert.affine_response)
         theta = model.permute(best.theta, order)
         jacobian = frame.log_jacobian(data.weight)
         table = pd.DataFrame(restarts.table(jacobian, frame.scale))
@@ -464,11 +464,15 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         save(self, path)
 
 
-def _canonical_order(result: EMResult) -> Array:
-    """Experts by ascending mean fitted response over the rows they explain."""
+def _canonical_order(result: EMResult, scaled: bool) -> Array:
+    """Experts by ascending mean fitted response over the rows they explain.
+
+    ``scaled``: the response was brought to a common scale; if not its unit may be any.
+    """
     # Masses and coefficients settle ties; rounding must not.
     coef = np.round(result.theta.expert["coef"].T[::-1], 8)
-    return np.lexsort([*coef, np.round(result.mass, 6), np.round(result.level, 10)])
+    unit = 1.0 if scaled else float(np.abs(result.level).max(initial=0.0)) or 1.0
+    return np.lexsort([*coef, np.round(result.mass, 6), np.round(result.level / unit, 10)])
 
 
 def _renumber(flags: tuple[str, ...], order: Array) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ def _power(power: float) -> Link:
 
     def own(eta: Array) -> tuple[Array, Array, Array]:
         inside = eta > _LEAST
-        eta = np.where(inside, eta, _LEAST)
+        eta = np.where(inside, np.asarray(eta, dtype=np.float64), _LEAST)
         slope = np.where(inside, power / eta, 0.0)
         return power * np.log(eta), slope, -slope / eta
 
@@ -60,6 +60,7 @@ def _power(power: float) -> Link:
 
 def _sqrt_own(eta: Array) -> tuple[Array, Array, Array]:
     """Mean ``eta ** 2``, whatever the sign of eta."""
+    eta = np.asarray(eta, dtype=np.float64)
     away = np.where(eta < 0.0, np.minimum(eta, -_LEAST), np.maximum(eta, _LEAST))
     slope = 2.0 / away
     return 2.0 * np.log(np.abs(away)), slope, -slope / away

@@ -59,6 +59,8 @@ class InverseGaussian(LinkedPositive):
     ----------
     McCullagh, P. and Nelder, J. A. (1989). Generalized Linear Models, 2nd edition. Chapman and
     Hall.
+    Michael, J. R., Schucany, W. R. and Haas, R. W. (1976). Generating random variates using
+    transformations with multiple roots. American Statistician 30, 88-90.
     Tweedie, M. C. K. (1957). Statistical properties of inverse Gaussian distributions I. Annals of
     Mathematical Statistics 28, 362-377.
     """
@@ -146,12 +148,13 @@ class InverseGaussian(LinkedPositive):
             "dispersion": np.maximum((weight * (ratio - 1.0) ** 2 / y).sum(axis=0) / mass, 1e-90)
         }
 
-    def at_boundary(self, params: Params) -> Array:
-        """Where the coefficient of variation is next to nothing at the mean of the features."""
-        at = super().at_boundary(params)
-        if self.fit_intercept and self.free_shapes():
-            at |= params["dispersion"] * self.mean_at(params["coef"][:, 0]) <= _SPIKE
-        return at
+    def collapsed(self, params: Params, stats: Stats) -> Array:
+        """Where the coefficient of variation is next to nothing at the mean response."""
+        collapsed = self.at_boundary(params)
+        if self.free_shapes():
+            mean = stats["fitted"] / np.maximum(stats["mass"], 1e-300)
+            collapsed |= (stats["mass"] > 0.0) & (params["dispersion"] * mean <= _SPIKE)
+        return collapsed
 
     def boundary_reason(self) -> str:
         return "has a dispersion next to zero: its density is a spike"
@@ -216,4 +219,10 @@ class InverseGaussian(LinkedPositive):
         return np.exp(found).reshape(shape)
 
     def draw(self, rng: np.random.Generator, eta: Array, **shapes: Array) -> Array:
-        return rng.wald(self.mean_at(eta), 1.0 / shapes["dispersion"])
+        mean = self.mean_at(eta)
+        half = 0.5 * mean * shapes["dispersion"] * rng.standard_normal(mean.shape) ** 2
+        # The smaller of two roots, without a difference, and the larger one in turn (Michael,
+        # Schucany and Haas 1976).
+        share = 1.0 / (1.0 + half + np.sqrt(half * (half + 2.0)))
+        first = rng.random(mean.shape) * (1.0 + share) <= 1.0
+        return mean * np.where(first, share, 1.0 / share)

@@ -19,7 +19,7 @@ from mixexperts.errors import InvalidResponseError
 
 N_EXPERTS = 3
 N_UNITS = 40
-_REACH = 1e5
+_FALL, _FAR = 3.0, 100.0
 KINDS = ("plain", "weights", "offset", "units", "log_prior", "everything")
 
 
@@ -175,19 +175,21 @@ def make_theta(model, batch, rng, n_experts=N_EXPERTS, jitter=0.3):
     )
     packed = model.pack(theta)
     direction = rng.standard_normal(packed.shape)
-    for _ in range(20):  # not so far that an expert ends at the edge of what its link can reach
-        moved = model.unpack(packed + jitter * direction, theta)
-        largest = max(
-            np.abs(values[np.isfinite(values)]).max(initial=0.0) / (1.0 + np.abs(batch.y).max())
-            for values in (
-                model.expert.log_prob(moved.expert, batch),
-                model.expert.mean(moved.expert, batch),
-            )
-        )
-        if largest < _REACH:
+    for _ in range(20):
+        if not _at_an_edge(model, packed, jitter * direction, theta, batch):
             break
         jitter /= 2
-    return moved
+    return model.unpack(packed + jitter * direction, theta)
+
+
+def _at_an_edge(model, packed, move, theta, batch):
+    """Whether going on leaves what an expert can reach: some links end where eta is zero."""
+    points = [model.unpack(packed + share * move, theta) for share in (1.0, 0.5, 1.5)]
+    here, *there = (model.expert.log_prob(point.expert, batch) for point in points)
+    if any((np.abs(here - far) > _FALL * (1.0 + np.abs(far))).any() for far in there):
+        return True
+    means = np.stack([model.expert.mean(point.expert, batch) for point in points])
+    return np.abs(means[np.isfinite(means)]).max() > _FAR * (1.0 + np.abs(batch.y).max())
 
 
 def separated_theta(model, batch, rng, n_experts=2, tries=30):

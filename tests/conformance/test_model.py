@@ -41,6 +41,16 @@ def numeric_gradient(function, at, step=STEP):
     return gradient
 
 
+def assert_is_gradient(score, function, at):
+    """Against differences with steps that shrink: near an edge of a link functions bend fast."""
+    for step in (STEP, STEP / 16, STEP / 256):
+        numeric = numeric_gradient(function, at, step)
+        atol = GRADIENT_TOL * np.abs(numeric).max()
+        if np.isclose(score, numeric, rtol=GRADIENT_TOL, atol=atol).all():
+            return
+    assert_allclose(score, numeric, rtol=GRADIENT_TOL, atol=atol)
+
+
 def assert_stats_equal(left, right):
     assert left.keys() == right.keys()
     for name in left:
@@ -50,22 +60,20 @@ def assert_stats_equal(left, right):
 
 def test_score_is_the_gradient_of_the_log_likelihood(gate, expert, kind, case):
     model, theta, batch = case(gate, expert, kind)
-    numeric = numeric_gradient(
-        lambda v: objective(model, model.unpack(v, theta), batch), model.pack(theta)
-    )
     score = model.score(theta, em_pass(model, theta, batch))
-    assert_allclose(score, numeric, rtol=GRADIENT_TOL, atol=GRADIENT_TOL * np.abs(numeric).max())
+    assert_is_gradient(
+        score, lambda v: objective(model, model.unpack(v, theta), batch), model.pack(theta)
+    )
 
 
 def test_score_holds_the_pull_of_the_penalties(gate, expert, case):
     strong = Ridge(5.0)
     model, theta, batch = case(gate, expert, gate_penalty=strong, expert_penalty=strong)
     assert model.penalty_value(theta) > 0
-    numeric = numeric_gradient(
-        lambda v: objective(model, model.unpack(v, theta), batch), model.pack(theta)
-    )
     score = model.score(theta, em_pass(model, theta, batch))
-    assert_allclose(score, numeric, rtol=GRADIENT_TOL, atol=GRADIENT_TOL * np.abs(numeric).max())
+    assert_is_gradient(
+        score, lambda v: objective(model, model.unpack(v, theta), batch), model.pack(theta)
+    )
 
 
 def test_parts_add_up_to_the_whole(gate, expert, kind, case):
@@ -129,7 +137,10 @@ def test_pack_and_unpack_are_inverse(gate, expert, case):
     assert packed.shape == (model.n_params(theta),)
     again = model.unpack(packed, theta)
     assert_allclose(model.pack(again), packed, rtol=1e-14)
-    assert_allclose(model.log_joint(again, batch), model.log_joint(theta, batch), rtol=1e-13)
+    # A parameter that is off by a unit in the last place moves terms that cancel in the sum.
+    assert_allclose(
+        model.log_joint(again, batch), model.log_joint(theta, batch), rtol=1e-13, atol=1e-12
+    )
 
 
 def test_permuting_experts_permutes_everything(gate, expert, kind, case):
