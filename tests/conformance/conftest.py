@@ -19,7 +19,7 @@ from mixexperts.errors import InvalidResponseError
 
 N_EXPERTS = 3
 N_UNITS = 40
-_FALL, _FAR = 3.0, 100.0
+_FALL, _FAR = 3.0, 3.0
 KINDS = ("plain", "weights", "offset", "units", "log_prior", "everything")
 
 
