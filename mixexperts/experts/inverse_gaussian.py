@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import numpy as np
 
@@ -40,7 +40,7 @@ class InverseGaussian(LinkedPositive):
         One dispersion for all experts instead of one each.
     link : {"log", "inverse_squared"}, default="log"
         Scale of the linear predictor ``eta``: the log of the mean, or one over its square, the
-        canonical link.
+        canonical link, whose information is nearly singular where ``eta`` is next to zero.
     fit_intercept : bool, default=True
         Whether each expert has an intercept.
 
@@ -68,7 +68,7 @@ class InverseGaussian(LinkedPositive):
     degree: int = 1
     dispersion: float | None = None
     shared_dispersion: bool = False
-    link: Literal["log", "inverse_squared"] = "log"
+    link: str = "log"
     fit_intercept: bool = True
     name: ClassVar[str] = "inverse_gaussian"
     param_names: ClassVar[tuple[str, ...]] = ("coef", "dispersion")

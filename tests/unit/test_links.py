@@ -122,6 +122,28 @@ def test_other_links_leave_the_fused_passes():
     assert is_served(Model(Softmax(), Poisson()))
 
 
+@pytest.mark.parametrize("family", [
+    Gamma(link="inverse"), Gamma(link="identity"), InverseGaussian(link="inverse_squared"),
+], ids=repr)  # fmt: skip
+def test_chain_rules_against_differences(family):
+    rng = np.random.default_rng(0)
+    y, eta, h = rng.gamma(3.0, 0.5, (50, 1)), rng.uniform(0.3, 3.0, (50, 2)), 1e-5
+    name = family.shapes[0].name
+
+    def terms(eta_shift, shape_shift):
+        return family.terms(y, eta + eta_shift, **{name: np.full(2, 0.7 * np.exp(shape_shift))})
+
+    curves = family.curves(y, eta, **{name: np.full(2, 0.7)})
+    for t, shift in enumerate(((h, 0.0), (0.0, h))):
+        up, mid, down = (terms(s * shift[0], s * shift[1]) for s in (1, 0, -1))
+        slope = (up.log_f - down.log_f) / (2 * h)
+        assert_allclose(mid.slopes[t], slope, rtol=1e-6, atol=1e-7)
+        for s in range(2):
+            curve = (down.slopes[s] - up.slopes[s]) / (2 * h)
+            assert_allclose(curves[s][t], curve, rtol=1e-6, atol=1e-6)
+    assert (mid.weights[0] > 0.0).all()
+
+
 @pytest.mark.parametrize("make", [Gamma, InverseGaussian, Poisson, Binomial])
 def test_unknown_links_are_refused(make):
     with pytest.raises(ValueError, match=r"link='loglog' is no link of .* known links: '"):
