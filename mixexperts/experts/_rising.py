@@ -37,7 +37,7 @@ def rising_sums(y: Array, alpha: Array) -> tuple[Array, Array, Array]:
     counts, rows = y.ravel(), alpha.ravel()[:, None]
     index = np.minimum(counts, _TABLE).astype(np.intp)
     tables = _tables(int(index.max(initial=0)), rows)
-    found = tables[:, :, index]
+    found = np.take(tables, index, axis=2)
     large = np.flatnonzero(counts > _TABLE)
     if large.size:
         found[:, :, large] = np.stack(_sums(counts[large], rows))
@@ -46,6 +46,18 @@ def rising_sums(y: Array, alpha: Array) -> tuple[Array, Array, Array]:
     elif y.shape[1] == 1:  # one row: whatever the layout
         found = found.reshape(3, *np.broadcast_shapes(y.shape, alpha.shape))
     return found[0], found[1], found[2]
+
+
+def log_factorials(y: Array) -> Array:
+    """Log of y! for integers >= 0, looked up where y is not large."""
+    from scipy.special import gammaln
+
+    index = np.minimum(y, _TABLE).astype(np.intp)
+    found: Array = np.take(gammaln(np.arange(1.0, index.max(initial=0) + 2.0)), index)
+    large = y > _TABLE
+    if large.any():
+        found[large] = gammaln(y[large] + 1.0)
+    return found
 
 
 def _tables(most: int, alpha: Array) -> Array:

@@ -88,8 +88,8 @@ class InverseGaussian(LinkedPositive):
         log_y, ratio, precision = self._parts(y, eta, dispersion)
         away = ratio - 1.0
         pull = ratio * precision
-        half = 0.5 * away * away * precision
-        log_f = -half - 0.5 * (3.0 * log_y + _LOG_TWO_PI + np.log(dispersion))
+        half = (0.5 * away) * (pull - precision)
+        log_f = (-0.5 * (3.0 * log_y + _LOG_TWO_PI) - half) - 0.5 * np.log(dispersion)
         # The log density is not concave in eta: where its curvature is less than the one that the
         # fitted mean leads to expect, as in all rows with y below the mean, that one.
         weight = np.maximum(ratio + away, 1.0) * pull

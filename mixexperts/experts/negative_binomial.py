@@ -12,7 +12,7 @@ from mixexperts._lattice import smallest_integer
 from mixexperts.errors import InvalidResponseError
 from mixexperts.experts._glm import first_row
 from mixexperts.experts._linear import LinearExpert, Shape, Terms
-from mixexperts.experts._rising import rising_sums
+from mixexperts.experts._rising import log_factorials, rising_sums
 from mixexperts.experts.poisson import draw_counts
 
 # Largest eta whose exponential is taken, as for Poisson experts.
@@ -92,8 +92,6 @@ class NegativeBinomial(LinearExpert):
         return (y < 0.0) | (y != np.floor(y))
 
     def terms(self, y: Array, eta: Array, **shapes: Array) -> Terms:
-        from scipy.special import gammaln
-
         alpha = shapes["dispersion"]
         eta = np.minimum(eta, _MAX_ETA)
         mean = np.exp(eta)
@@ -102,7 +100,7 @@ class NegativeBinomial(LinearExpert):
         log_rest = np.log1p(x)
         log_rising, first, square = rising_sums(y, alpha)
         spread = log_rest / alpha
-        log_f = log_rising - gammaln(y + 1.0) + y * (eta - log_rest) - spread
+        log_f = log_rising - log_factorials(y) + y * (eta - log_rest) - spread
         reach, small = x * inverse, mean * inverse
         slope = (y - mean) * inverse
         # The log-likelihood is concave in eta; this is its curvature.

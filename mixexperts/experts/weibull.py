@@ -74,12 +74,13 @@ class Weibull(PositiveExpert):
         log_y, z, u = self._standard(y, eta, shape)
         over = u - 1.0
         turn = z * over
+        push = shape * over
         # Concave in eta and in log shape: observed curvatures are positive.
         return Terms(
-            z - u - log_y + np.log(shape),
+            z - u + (np.log(shape) - log_y),
             self.mean_at(eta, shape=shape),
-            (shape * over, 1.0 - turn),
-            ((shape * shape) * u, z * z * u + turn),
+            (push, 1.0 - turn),
+            (shape * (push + shape), z * (z + turn) + turn),
         )
 
     def curves(self, y: Array, eta: Array, **shapes: Array) -> list[list[Array]]:
