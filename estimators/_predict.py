@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from sklearn.base import TransformerMixin
@@ -12,15 +12,15 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from mixexperts._batch import Array, Batch, Theta
 from mixexperts.em.model import Model
 from mixexperts.estimators import _checks as checks
+from mixexperts.estimators import _units as units
 from mixexperts.estimators._frame import Frame
+from mixexperts.estimators._sparse import Sparse
+from mixexperts.estimators._units import Grouping
 from mixexperts.kernels.numpy_ import e_step
 from mixexperts.sources.base import Source
 
-if TYPE_CHECKING:
-    from mixexperts.predictive import Predictive
 
-
-class Predictions(TransformerMixin):  # type: ignore[misc]
+class Predictions(Sparse, TransformerMixin):  # type: ignore[misc]
     """Methods of the fitted estimators; the fit itself is in ``BaseMoE``."""
 
     model_: Model
@@ -28,16 +28,24 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
     frame_: Frame
     mass_: Array
     n_parameters_: int
+    weight_sum_: float
+    row_weight_sum_: float
+    log_likelihood_: Any
     has_offset_: bool
 
-    def _batch(self, X: Any, y: Any = None, offset: Any = None, sample_weight: Any = None) -> Batch:
-        """New rows as the engine sees them."""
+    def _batch(
+        self,
+        X: Any,
+        y: Any = None,
+        offset: Any = None,
+        sample_weight: Any = None,
+        groups: Grouping | None = None,
+        log_prior: Any = None,
+        partial_labels: Any = None,
+    ) -> Batch:
+        """New rows as the engine sees them, group by group where there are groups."""
         check_is_fitted(self, "theta_")
-        if isinstance(X, Source):
-            raise TypeError(
-                f"X is a {type(X).__name__}; predictions take arrays: call this method for one "
-                "block of rows after the other"
-            )
+        _refuse_source(X)
         X, y, offset, sample_weight = map(checks.in_memory, (X, y, offset, sample_weight))
         X = self._reordered(X)
         checks.numeric_columns(X)
@@ -45,6 +53,8 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
             X = validate_data(self, X, dtype=np.float64, reset=False)
         else:
             X, y = checks.validated(self, self.model_.expert, X, y, reset=False)
+            if self.model_.expert.multivariate:
+                checks.same_responses(y, self.frame_.n_columns)
         weight = None
         if sample_weight is not None:
             weight = checks.sample_weight_array(sample_weight, len(X))
@@ -53,8 +63,25 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
                 "offset is missing: the model was fitted with one; pass offset= for these rows "
                 "too (zeros for none)"
             )
-        batch: Batch = self.frame_.batch(X, y, weight, checks.offset_array(offset, len(X)))
-        return batch
+        offset = checks.offset_array(offset, len(X), self.frame_.n_columns)
+        known = units.evidence(log_prior, partial_labels, len(X), len(self.mass_), groups)
+        if groups is None:
+            return self.frame_.batch(X, y, weight, offset, log_prior=known)
+        groups.refuse_varying(X, self.frame_.gate_columns, self._names(X.shape[1]))
+        order = groups.order
+        rows = (None if values is None else values[order] for values in (X, y, None, offset))
+        return self.frame_.batch(*rows, unit=groups.unit[order], log_prior=known)  # type: ignore[arg-type]
+
+    def _names(self, n_features: int) -> tuple[str, ...]:
+        if hasattr(self, "feature_names_in_"):
+            return tuple(str(name) for name in self.feature_names_in_)
+        return tuple(f"x{j}" for j in range(n_features))
+
+    def _grouping(self, X: Any, groups: Any) -> Grouping | None:
+        """The groups of new rows; a model that was fitted with groups wants them."""
+        check_is_fitted(self, "theta_")
+        _refuse_source(X)
+        return Grouping.wanted(groups, len(X), getattr(self, "has_groups_", False))
 
     def _reordered(self, X: Any) -> Any:
         """The columns of a DataFrame in the order of the fit.
@@ -69,8 +96,10 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
 
     def _gate_batch(self, X: Any) -> Batch:
         """New rows for the gate alone, which has no offset."""
-        offset = np.zeros(len(X)) if self.has_offset_ else None
-        return self._batch(X, offset=offset)
+        if not self.has_offset_:
+            return self._batch(X)
+        d = self.frame_.n_columns
+        return self._batch(X, offset=np.zeros((len(X), d) if d > 1 else len(X)))
 
     def gate_proba(self, X: Any) -> Array:
         """Mixing weights given x.
@@ -130,7 +159,16 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         check_is_fitted(self, "theta_")
         return np.array([f"gate{k}" for k in range(1, len(self.mass_) + 1)], dtype=object)
 
-    def responsibilities(self, X: Any, y: Any, *, offset: Any = None) -> Array:
+    def responsibilities(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        offset: Any = None,
+        groups: Any = None,
+        log_prior: Any = None,
+        partial_labels: Any = None,
+    ) -> Array:
         """Posterior probabilities of the experts given x and y.
 
         Parameters
@@ -140,24 +178,32 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         y : array-like of shape (n,) or (n, 2)
         offset : array-like of shape (n,), optional
             In units of y (of the linear predictor for counts); needed if the fit had one.
+        groups : array-like of shape (n,), optional
+            Labels of groups, whose rows share one expert: the posterior is that given all of
+            them. Needed if the fit had groups.
+        log_prior : array-like of shape (n, n_experts), optional
+        partial_labels : array-like of shape (n,), optional
+            Evidence about the experts of these rows, as in :meth:`fit`; the fit's is not kept.
 
         Returns
         -------
         ndarray of shape (n, n_experts)
-            Rows sum to one; NaN where a row is so far from all experts that its density is
-            zero in floating point.
+            Rows sum to one, and those of a group are equal; NaN where a row is so far from all
+            experts that its density is zero in floating point.
 
         Raises
         ------
         ValueError, TypeError
             If an argument cannot be used; the message names it.
         """
-        batch = self._batch(X, y, offset)
+        grouping = self._grouping(X, groups)
+        known = {"log_prior": log_prior, "partial_labels": partial_labels}
+        batch = self._batch(X, y, offset, groups=grouping, **known)
         with np.errstate(over="ignore"):  # a density of zero, far from all experts
             terms = self.model_.log_conditional(self.theta_, batch)
         responsibilities, log_density = e_step(terms)
         responsibilities[np.isneginf(log_density)] = np.nan
-        return responsibilities
+        return responsibilities if grouping is None else responsibilities[grouping.unit]
 
     def predict_experts(self, X: Any, *, offset: Any = None) -> Array:
         """Mean of each expert, on the scale of y.
@@ -171,7 +217,7 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
 
         Returns
         -------
-        ndarray of shape (n, n_experts)
+        ndarray of shape (n, n_experts), or (n, n_experts, d) of d responses
 
         Raises
         ------
@@ -179,11 +225,13 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
             If an argument cannot be used; the message names it.
         """
         batch = self._batch(X, offset=offset)
-        mean: Array = self.model_.expert.mean(self.theta_.expert, batch)
-        return mean * self.frame_.scale + self.frame_.loc
+        mean = self.model_.expert.mean(self.theta_.expert, batch)
+        return np.asarray(mean * self.frame_.scale + self.frame_.loc)
 
-    def score_samples(self, X: Any, y: Any = None, *, offset: Any = None) -> Array:
-        """Log density ``log p(y | x)`` of each row.
+    def score_samples(
+        self, X: Any, y: Any = None, *, offset: Any = None, groups: Any = None
+    ) -> Array:
+        """Log density ``log p(y | x)`` of each row, or of each group of rows.
 
         Parameters
         ----------
@@ -194,11 +242,15 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
             given.
         offset : array-like of shape (n,), optional
             In units of y (of the linear predictor for counts); needed if the fit had one.
+        groups : array-like of shape (n,), optional
+            Labels of groups, whose rows share one expert. Needed if the fit had groups.
 
         Returns
         -------
         ndarray of shape (n,)
-            In nats, of a density per unit of y; of counts the log of a probability.
+            In nats, of a density per unit of y; of counts the log of a probability. Of several
+            responses the density of those that are not missing. With groups of shape
+            (n_groups,): the joint log density of the rows of each, in order of first appearance.
 
         Raises
         ------
@@ -210,14 +262,14 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
             if self.model_.expert.discrete:
                 raise ValueError("y is missing: a mean of counts is no count; give the responses")
             y = self.predictive(X, offset=offset).mean()
-        batch = self._batch(X, y, offset)
+        batch = self._batch(X, y, offset, groups=self._grouping(X, groups))
         with np.errstate(over="ignore"):  # a density of zero, far from all experts
             terms = self.model_.log_conditional(self.theta_, batch)
         _, log_density = e_step(terms)
-        density: Array = log_density - np.log(self.frame_.scale)
+        density: Array = log_density - self.frame_.log_scale(batch)
         return density
 
-    def predictive(self, X: Any, *, offset: Any = None, trials: Any = None) -> Predictive:
+    def predictive(self, X: Any, *, offset: Any = None, trials: Any = None) -> Any:
         """Predictive distribution of y at each row of X.
 
         Parameters
@@ -232,8 +284,9 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
 
         Returns
         -------
-        Predictive
-            Of n rows, with ``mean``, ``std``, ``pdf``, ``cdf``, ``ppf``, ``interval``, ``sample``.
+        Predictive or MultivariatePredictive
+            Of n rows, with ``mean``, ``std``, ``pdf``, ``cdf``, ``ppf``, ``interval``, ``sample``;
+            of several responses with ``mean``, ``cov``, ``pdf``, ``sample`` and ``marginal``.
 
         Raises
         ------
@@ -241,12 +294,14 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
             If an argument cannot be used; the message names it.
         """
         from mixexperts.predictive import Predictive
+        from mixexperts.predictive_multi import MultivariatePredictive
 
         batch = self._batch(X, offset=offset)
         if trials is not None:
             total = checks.trials_array(trials, self.model_.expert, batch.n_rows)
             batch = replace(batch, y=np.column_stack([np.zeros(batch.n_rows), total]))
-        return Predictive(
+        several = self.model_.expert.multivariate
+        return (MultivariatePredictive if several else Predictive)(
             self.model_.expert,
             self.theta_.expert,
             batch,
@@ -274,113 +329,25 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
 
         Returns
         -------
-        ndarray of shape (n,)
+        ndarray of shape (n,), or (n, d) of d responses
 
         Raises
         ------
         ValueError, TypeError
             If an argument cannot be used; the message names it.
         """
-        return self.predictive(X, offset=offset, trials=trials).sample(random_state=random_state)
+        predictive = self.predictive(X, offset=offset, trials=trials)
+        return np.asarray(predictive.sample(random_state=random_state))
 
-    # --- criteria --------------------------------------------------------------------------
 
-    def _log_likelihood(
-        self, X: Any, y: Any, sample_weight: Any, offset: Any
-    ) -> tuple[float, float]:
-        """Log-likelihood that the fit maximises, of (x, y) for a joint gate, and the weight."""
-        batch = self._batch(X, y, offset)
-        with np.errstate(over="ignore"):
-            _, log_density = e_step(self.model_.log_joint(self.theta_, batch))
-        log_density += self.frame_.log_jacobian(1.0)
-        weight = checks.sample_weight_array(sample_weight, len(log_density))
-        used = weight > 0  # a row of weight zero counts for nothing, however far away
-        return float(weight[used] @ log_density[used]), float(weight.sum())
+def rows_of(batch: Batch) -> Array:
+    """Number of rows of each sampling unit, (u,)."""
+    return np.asarray(batch.sum_units(np.ones((batch.n_rows, 1)))[:, 0])
 
-    def aic(self, X: Any, y: Any, *, sample_weight: Any = None, offset: Any = None) -> float:
-        """Akaike's criterion on data, ``-2 log-likelihood + 2 n_parameters_``.
 
-        Lower is better (Akaike 1974). With a Gaussian gate the log-likelihood is that of
-        features and response together, as the fit maximises it.
-
-        Parameters
-        ----------
-        X : array-like or DataFrame of shape (n, n_features)
-            A DataFrame's columns are matched by name.
-        y : array-like of shape (n,) or (n, 2)
-        sample_weight : array-like of shape (n,), optional
-            Case weights >= 0.
-        offset : array-like of shape (n,), optional
-            In units of y (of the linear predictor for counts); needed if the fit had one.
-
-        Returns
-        -------
-        float
-
-        Raises
-        ------
-        ValueError, TypeError
-            If an argument cannot be used; the message names it.
-        """
-        llf, _ = self._log_likelihood(X, y, sample_weight, offset)
-        return float(-2.0 * llf + 2.0 * self.n_parameters_)
-
-    def bic(self, X: Any, y: Any, *, sample_weight: Any = None, offset: Any = None) -> float:
-        """Schwarz's criterion on data, ``-2 log-likelihood + n_parameters_ log n``.
-
-        n is the sum of the weights; lower is better (Schwarz 1978). With a Gaussian gate the
-        log-likelihood is that of features and response together.
-
-        Parameters
-        ----------
-        X : array-like or DataFrame of shape (n, n_features)
-            A DataFrame's columns are matched by name.
-        y : array-like of shape (n,) or (n, 2)
-        sample_weight : array-like of shape (n,), optional
-            Case weights >= 0.
-        offset : array-like of shape (n,), optional
-            In units of y (of the linear predictor for counts); needed if the fit had one.
-
-        Returns
-        -------
-        float
-
-        Raises
-        ------
-        ValueError, TypeError
-            If an argument cannot be used; the message names it.
-        """
-        llf, n = self._log_likelihood(X, y, sample_weight, offset)
-        return float(-2.0 * llf + np.log(n) * self.n_parameters_)
-
-    def icl(self, X: Any, y: Any, *, sample_weight: Any = None, offset: Any = None) -> float:
-        """Integrated completed likelihood, BIC plus twice the entropy of the responsibilities.
-
-        Lower is better (McLachlan and Peel 2000, section 6.10.3: ICL-BIC). With a Gaussian
-        gate the log-likelihood is that of features and response together.
-
-        Parameters
-        ----------
-        X : array-like or DataFrame of shape (n, n_features)
-            A DataFrame's columns are matched by name.
-        y : array-like of shape (n,) or (n, 2)
-        sample_weight : array-like of shape (n,), optional
-            Case weights >= 0.
-        offset : array-like of shape (n,), optional
-            In units of y (of the linear predictor for counts); needed if the fit had one.
-
-        Returns
-        -------
-        float
-
-        Raises
-        ------
-        ValueError, TypeError
-            If an argument cannot be used; the message names it.
-        """
-        resp = self.responsibilities(X, y, offset=offset)
-        weight = checks.sample_weight_array(sample_weight, len(resp))
-        surprise = -resp * np.log(np.where(resp > 0, resp, 1.0))
-        used = weight > 0
-        entropy = float(weight[used] @ surprise[used].sum(axis=1))
-        return self.bic(X, y, sample_weight=sample_weight, offset=offset) + 2.0 * entropy
+def _refuse_source(X: Any) -> None:
+    if isinstance(X, Source):
+        raise TypeError(
+            f"X is a {type(X).__name__}; predictions take arrays: call this method for one "
+            "block of rows after the other"
+        )

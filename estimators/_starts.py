@@ -13,6 +13,7 @@ from mixexperts.em.engine import Model
 from mixexperts.em.init import AUTO, KINDS, keyed_rng, theta_from_responsibilities
 from mixexperts.em.restarts import Start
 from mixexperts.estimators._frame import Frame
+from mixexperts.estimators._units import Grouping
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class StartMaker:
     """Turns what ``init`` may be into starts.
 
     ``labelled()`` gives rows and which of the ``n_given`` rows of the data they are, a mask or
-    numbers; None means all of them.
+    numbers; None means all of them. ``groups`` are those of the data; ``log_prior`` (u, K) is
+    the evidence about the experts of their rows.
     """
 
     n_init: int
@@ -29,6 +31,8 @@ class StartMaker:
     frame: Frame
     labelled: Callable[[], tuple[Batch, Array | None]]
     n_given: int
+    groups: Grouping | None = None
+    log_prior: Array | None = None
 
     def starts(self, init: Any) -> tuple[Start, ...]:
         """Starts of a fit.
@@ -42,7 +46,7 @@ class StartMaker:
             If ``init`` is none of these, or does not fit the data.
         """
         if isinstance(init, str):
-            return _named(init, self.n_init, self.n_experts)
+            return self._with_evidence(init, _named(init, self.n_init, self.n_experts))
         if isinstance(init, list | tuple) and any(_is_start(item) for item in init):
             return tuple(start for item in init for start in self.starts(item))
         if isinstance(init, dict):
@@ -53,6 +57,13 @@ class StartMaker:
         if hasattr(init, "fit") and hasattr(init, "get_params"):
             return (_from_estimator(init, self.n_experts, self.model, self.frame),)
         return (Start("labels", theta=self._from_rows(init)),)
+
+    def _with_evidence(self, init: str, starts: tuple[Start, ...]) -> tuple[Start, ...]:
+        """One start comes from the evidence itself, all if it leaves nothing open."""
+        if self.log_prior is None or self.n_experts == 1 or init != "auto":
+            return starts
+        pinned = np.isfinite(self.log_prior).sum(axis=1).max() == 1
+        return (Start("prior"), *(() if pinned else starts[: self.n_init - 1]))
 
     def _from_rows(self, init: Any) -> Theta:
         try:
@@ -68,6 +79,10 @@ class StartMaker:
             )
         if len(values) != self.n_given:
             raise ValueError(f"init has {len(values)} rows but X has {self.n_given}")
+        if self.groups is not None:
+            self.groups.constant(
+                values, "init", "rows of a group share one expert, and so one label"
+            )
         batch, rows = self.labelled()
         if rows is not None:
             values = values[rows]
@@ -123,10 +138,10 @@ def _responsibilities(values: Array, n_experts: int) -> Array:
 
 
 def _from_parameters(init: dict[str, Any], n_experts: int, model: Model, frame: Frame) -> Theta:
-    own = ("intercept", *model.expert.param_names)
+    n_terms = len(frame.expert_map.powers)
+    own = model.expert.raw_template(n_experts, n_terms, frame.n_columns)
     gate = model.gate.neutral_raw(n_experts, frame.gate_map)
-    shapes: dict[str, tuple[int, ...]] = {name: (n_experts,) for name in own}
-    shapes["coef"] = (n_experts, len(frame.expert_map.powers))
+    shapes: dict[str, tuple[int, ...]] = {name: values.shape for name, values in own.items()}
     shapes |= {name: value.shape for name, value in gate.items()}
     unknown = sorted(set(init) - set(shapes))
     missing = [name for name in own if name not in init]
@@ -138,7 +153,8 @@ def _from_parameters(init: dict[str, Any], n_experts: int, model: Model, frame: 
     raw = {name: np.zeros(shape) for name, shape in shapes.items()} | gate
     for name, value in init.items():
         array = np.asarray(value, dtype=np.float64)
-        if array.shape != shapes[name] or not np.isfinite(array).all():
+        free = np.isnan(own[name]) if name in own else False  # what a family has none of
+        if array.shape != shapes[name] or not (np.isfinite(array) | free).all():
             raise ValueError(
                 f"init[{name!r}] must be a finite array of shape {shapes[name]}, got shape "
                 f"{array.shape}"
@@ -154,8 +170,10 @@ def _from_parameters(init: dict[str, Any], n_experts: int, model: Model, frame: 
             "init holds the same parameters for every expert: EM cannot part experts that are "
             "alike; give experts that differ"
         )
-    if "scale" in raw and not (raw["scale"] > 0).all():
+    if "scale" in raw and not (np.isnan(own["scale"]) | (raw["scale"] > 0)).all():
         raise ValueError("init['scale'] must be positive")
+    if "covariance" in raw and not (np.linalg.eigvalsh(raw["covariance"]) > 0).all():
+        raise ValueError("init['covariance'] must hold positive definite matrices")
     return frame.engine(model, raw)
 
 
@@ -175,9 +193,14 @@ def _from_estimator(est: Any, n_experts: int, model: Model, frame: Frame) -> Sta
         )
     raw = est.frame_.raw(est.model_, est.theta_)
     n_coef = len(frame.expert_map.powers)
-    if raw["coef"].shape[1] != n_coef:
+    if est.frame_.n_columns != frame.n_columns:
         raise ValueError(
-            f"init is a model whose experts have {raw['coef'].shape[1]} coefficients, but this "
+            f"init is a model of {est.frame_.n_columns} responses, but y has {frame.n_columns}; "
+            "start from a model of the same responses"
+        )
+    if raw["coef"].shape[-1] != n_coef:
+        raise ValueError(
+            f"init is a model whose experts have {raw['coef'].shape[-1]} coefficients, but this "
             f"one's have {n_coef}; start from a model with the same terms"
         )
     reads = model.gate.reads(est.model_.gate)

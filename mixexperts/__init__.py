@@ -24,18 +24,23 @@ if TYPE_CHECKING:
     )
     from mixexperts.api import moe
     from mixexperts.estimators import MoERegressor
+    from mixexperts.inference.adapt import Adaptation, adapt_experts
     from mixexperts.inference.selection import Selection, select
     from mixexperts.io import load
     from mixexperts.predictive import Predictive
+    from mixexperts.predictive_multi import MultivariatePredictive
     from mixexperts.results import MoEResults
 
 __version__ = "0.1.0"
 
 _NAMES = {
+    "Adaptation": "mixexperts.inference.adapt",
     "MoERegressor": "mixexperts.estimators",
     "MoEResults": "mixexperts.results",
+    "MultivariatePredictive": "mixexperts.predictive_multi",
     "Predictive": "mixexperts.predictive",
     "Selection": "mixexperts.inference.selection",
+    "adapt_experts": "mixexperts.inference.adapt",
     "load": "mixexperts.io",
     "moe": "mixexperts.api",
     "select": "mixexperts.inference.selection",
@@ -46,11 +51,14 @@ _ROOMS = (
 )  # fmt: skip
 
 __all__ = [
+    "Adaptation",
     "MoERegressor",
     "MoEResults",
+    "MultivariatePredictive",
     "Predictive",
     "Selection",
     "__version__",
+    "adapt_experts",
     "datasets",
     "em",
     "errors",

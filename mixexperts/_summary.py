@@ -39,8 +39,10 @@ def summary(results: MoEResults, escape: Callable[[str], str] = str) -> Any:
         title = f"Gate ({name}): the features' distribution within each expert"
         tables.append((title, results.gate_table))
     elif results.n_experts > 1:
-        title = f"Gate ({name}): log odds against expert {results.n_experts}"
-        tables.append((title, results.gate_table.iloc[:, :-1]))
+        table = results.gate_table
+        title = f"Gate ({name}): {est.model_.gate.table_title(results.n_experts)}"
+        # The last column is left out where it is that of the reference.
+        tables.append((title, table.iloc[:, :-1] if (table.iloc[:, -1] == 0.0).all() else table))
     stub = max(len(str(term)) for _, table in tables for term in table.index)
     most = min(max(table.shape[1] for _, table in tables), _PER_TABLE)
     width = max(_WIDTH, stub + most * (_COLUMN + 1))
@@ -60,7 +62,18 @@ def notes(results: MoEResults) -> list[str]:
     reached = int(results.restarts["reached_best"].sum())
     screened = int((results.restarts["status"] == "screened").sum())
     total = len(results.restarts) - screened
-    notes = ["Experts are numbered by the mean fitted response of their rows, lowest first."]
+    several = est.model_.expert.multivariate
+    notes = [
+        f"Experts are numbered by the mean fitted {'first ' * several}response of their rows, "
+        "lowest first."
+    ]
+    if getattr(est, "has_log_prior_", False):
+        notes = ["Experts have the numbers that the evidence about rows gives them."]
+    if results.ngroups is not None:
+        notes.append(
+            f"The rows of each of {results.ngroups:.6g} groups share one expert; shares and the n "
+            "of BIC and ICL count groups."
+        )
     joint = est.frame_.gate_is_joint
     if joint:
         notes.append(
@@ -68,8 +81,9 @@ def notes(results: MoEResults) -> list[str]:
             "together; compare them with those of other Gaussian gates on the same features only."
         )
     if results.n_experts > 1:
-        if not joint:
-            notes.append(f"The gate's reference is expert {results.n_experts}.")
+        reference = est.model_.gate.reference(est.frame_.raw(est.model_, est.theta_))
+        if reference is not None:
+            notes.append(f"The gate's reference is expert {reference}.")
         alone = reached == 1 < total and not screened
         advice = " only; more (n_init) may find a better one" if alone else ""
         notes.append(
@@ -82,6 +96,14 @@ def notes(results: MoEResults) -> list[str]:
         )
     if results.n_dropped:
         notes.append(f"{results.n_dropped} rows with missing values were left out.")
+    shares = est.frame_.observed if several else None
+    named = [] if shares is None else zip(results.spec.y_names, shares, strict=True)
+    lost = [f"{name} ({100.0 * (1.0 - share):.3g}%)" for name, share in named if share < 1.0]
+    if lost:
+        notes.append(
+            f"Some rows lack {', '.join(lost)}: they count by the density of the responses that "
+            "they have."
+        )
     for part, design in (("experts", est.frame_.expert_map), ("gate", est.frame_.gate_map)):
         if design.dependent and not (part == "gate" and joint):
             notes.append(
@@ -98,9 +120,9 @@ def notes(results: MoEResults) -> list[str]:
     if est.flags_:
         notes.append("Degenerate: " + "; ".join(est.flags_) + ".")
     if est.separated_:
+        reason = est.model_.gate.separation_reason
         notes.append(
-            "The gate separates some experts perfectly: the sizes of its coefficients have no "
-            "finite maximum."
+            f"{reason[0].upper()}{reason[1:]}: the sizes of its coefficients mean nothing."
         )
     separated = np.flatnonzero(getattr(est, "separated_experts_", ()))
     if separated.size:
@@ -121,10 +143,11 @@ def _small_and_tight(results: MoEResults) -> list[str]:
     scale = getattr(est, "scale_", None)
     if scale is None:
         return []
+    unit = "rows" if results.ngroups is None else "groups"
     few = est.mass_ < _FEW_ROWS * est.model_.expert.n_params_each(est.theta_.expert)
     return [
         f"Expert {k + 1} has {scale[k] / scale.max():.2g} of the largest scale, on only "
-        f"{est.mass_[k]:.3g} effective rows: it may be a spike on a few rows, and its "
+        f"{est.mass_[k]:.3g} effective {unit}: it may be a spike on a few rows, and its "
         "log-likelihood should not be trusted to choose a model."
         for k in np.flatnonzero(few & (scale < _TIGHT * scale.max()))
     ]
@@ -164,7 +187,7 @@ def _header(results: MoEResults, width: int, escape: Callable[[str], str]) -> An
 
 
 def _with_share(results: MoEResults) -> pd.DataFrame:
-    from mixexperts.results import own_label
+    from mixexperts._result_tables import own_label
 
     table = results.expert_table
     mass = results.estimator.mass_
@@ -216,4 +239,6 @@ def _format(widths: list[int], aligns: str, *, header: bool) -> dict[str, Any]:
 
 
 def _number(value: float) -> str:
+    if np.isnan(value):
+        return ""
     return f"{value:.4f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.4g}"

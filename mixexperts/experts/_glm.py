@@ -50,8 +50,7 @@ class GLM(Expert):
         """The link, if it is not the canonical one."""
         return self.links[getattr(self, "link")]  # noqa: B009
 
-    @property
-    def monotone_updates(self) -> bool:
+    def update_rises(self) -> bool:
         return self.other_link is None
 
     # --- the family ------------------------------------------------------------------------

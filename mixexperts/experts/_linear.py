@@ -175,7 +175,7 @@ class LinearExpert(Expert):
         outside = self.outside(y)
         if not outside.any():
             return y, None
-        return np.where(outside, self.inner, y), outside if y.ndim == 2 else outside.any(axis=0)
+        return np.where(outside, self.inner, y), outside if y.ndim == 2 else np.any(outside, axis=0)
 
     def accumulate(self, params: Params, batch: Batch, weight: Array) -> Stats:
         y, _ = self._inside(self.columns_first(batch.y))  # such rows have no weight
@@ -284,6 +284,7 @@ class LinearExpert(Expert):
             moved = {
                 shape.name: self.update_shape(shape, params, stats)
                 for _, shape in self.free_shapes()
+                if not shape.held
             }
             params = {**params, **moved, "coef": pooled + away}
         return params
@@ -299,9 +300,11 @@ class LinearExpert(Expert):
         found = self.start_shapes(self.columns_first(batch.y), self.eta(params, batch), weight)
         values = {}
         for shape in self.shapes:
-            value = np.asarray(found.get(shape.name, np.nan), dtype=np.float64)
             if self.is_fixed(shape):
-                value = np.asarray(getattr(self, shape.name), dtype=np.float64)
+                fixed = float(getattr(self, shape.name))
+                values[shape.name] = np.full(weight.shape[1], fixed)
+                continue
+            value = np.asarray(found.get(shape.name, np.nan), dtype=np.float64)
             value = np.broadcast_to(value, (weight.shape[1],))
             if self.is_shared(shape):
                 value = np.full_like(value, value.mean())

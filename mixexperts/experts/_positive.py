@@ -64,8 +64,7 @@ class LinkedPositive(PositiveExpert):
         """The link, if it is not the log."""
         return None if self.link == "log" else OF_LOG_MEAN[self.link]
 
-    @property
-    def monotone_updates(self) -> bool:
+    def update_rises(self) -> bool:
         return self.link == "log"
 
     @abstractmethod

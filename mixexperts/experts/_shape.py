@@ -27,6 +27,9 @@ class Shape:
         The value is in units of the response: it is multiplied when the response is.
     boundary, upper_boundary : bool
         At ``lower``, or at ``upper``, the density is a spike, and the fit degenerate.
+    held : bool
+        Starts keep the value of :meth:`LinearExpert.start_shapes`: the few rows of an expert at
+        its start tell too little of it.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Shape:
     follows_scale: bool = False
     boundary: bool = False
     upper_boundary: bool = False
+    held: bool = False
 
     def free(self, value: Array) -> Array:
         """The unconstrained parameter t."""

@@ -112,8 +112,7 @@ class InverseGaussian(LinkedPositive):
         # information about the log of the mean, up to the dispersion, at most that of the median
         return eta, weight / np.maximum(y, np.median(y))
 
-    @property
-    def monotone_updates(self) -> bool:
+    def update_rises(self) -> bool:
         return False
 
     def steepness(self, params: Params) -> Array | None:

@@ -69,8 +69,7 @@ class NegativeBinomial(LinearExpert):
     shortens: ClassVar[bool] = True
     inner: ClassVar[float] = 0.0
 
-    @property
-    def monotone_updates(self) -> bool:
+    def update_rises(self) -> bool:
         return bool(not self.free_shapes())
 
     def check_response(self, y: Array) -> None:

@@ -16,15 +16,36 @@ from mixexperts._batch import Batch, Theta
 from mixexperts._registry import all_components
 from mixexperts.em import Model
 from mixexperts.errors import InvalidResponseError
+from mixexperts.gates import DSelectK, Softmax, TopK, Tree
 
 N_EXPERTS = 3
 N_UNITS = 40
 _FALL, _FAR = 3.0, 3.0
+# Settings that no single switch makes.
+MORE = {
+    "gate": (
+        Softmax(temperature=2.0),
+        Softmax(activation="tanh", temperature=0.5),
+        Softmax(activation="tanh", transform="sin", fit_intercept=False),
+        Tree((0, 1, 2)),
+        TopK(3),
+        DSelectK(1),
+    ),
+}
 KINDS = ("plain", "weights", "offset", "units", "log_prior", "everything")
 
 
+def _choices(hint):
+    """What a field may be, if its type is a choice, alone or among others."""
+    hints = (hint, *typing.get_args(hint))
+    return [v for h in hints if typing.get_origin(h) is typing.Literal for v in typing.get_args(h)]
+
+
 def _variants(family):
-    """Each class with its defaults, with each of its switches turned, each choice made."""
+    """Each class with its defaults, with each of its switches turned, each choice made.
+
+    A choice that the class refuses without others is left out.
+    """
     found = []
     for name, cls in all_components(family).items():
         found.append(pytest.param(cls(), id=name))
@@ -34,12 +55,15 @@ def _variants(family):
                 others = ()
                 if isinstance(item.default, bool):
                     others = (not item.default,)
-                elif typing.get_origin(hints[item.name]) is typing.Literal:
-                    others = [v for v in typing.get_args(hints[item.name]) if v != item.default]
+                else:
+                    others = [v for v in _choices(hints[item.name]) if v != item.default]
                 for value in others:
-                    turned = cls(**{item.name: value})
+                    try:
+                        turned = cls(**{item.name: value})
+                    except ValueError:
+                        continue
                     found.append(pytest.param(turned, id=f"{name}-{item.name}={value}"))
-    return found
+    return found + [pytest.param(value, id=repr(value)) for value in MORE.get(family, ())]
 
 
 def pytest_generate_tests(metafunc):
@@ -95,6 +119,10 @@ def _responses(rng, n):
     yield rng.gamma(2.0, size=n)
     yield rng.poisson(3.0, size=n).astype(float)
     yield rng.beta(2.0, 2.0, size=n)
+    pair = rng.standard_normal((n, 2))
+    pair[:, 1] += 0.7 * pair[:, 0]
+    yield pair
+    yield np.column_stack([rng.standard_normal(n), rng.poisson(3.0, size=n)])
     yield np.column_stack([rng.integers(0, 6, size=n), rng.integers(0, 6, size=n)]).astype(float)
     yield rng.integers(0, 2, size=n).astype(float)
 
@@ -127,8 +155,12 @@ def make_batch(expert, gate, kind, rng, n_units=N_UNITS, n_experts=N_EXPERTS):
         weight = rng.uniform(0.2, 3.0, n_units)
         weight[::7] = 0.0
     features = gate.uses_features
+    y = _accepted(expert, rng, n)
+    if every and expert.allows_missing:
+        y[1::9, 0] = y[3::7, -1] = np.nan
+        y[np.isnan(y).all(axis=1)] = 1.0
     return Batch(
-        y=_accepted(expert, rng, n),
+        y=y,
         designs={"mean": _design(rng, n, expert.fit_intercept)},
         Z=_design(rng, n_units, gate.fit_intercept) if features else np.empty((n_units, 0)),
         weight=weight,
@@ -165,8 +197,8 @@ def _with_response(model, theta, batch, label, rng):
 
 def make_theta(model, batch, rng, n_experts=N_EXPERTS, jitter=0.3):
     """Parameters in general position: fitted to thirds of the response, then moved."""
-    y = batch.y if batch.y.ndim == 1 else model.expert.working_response(batch)
-    level = batch.sum_units(y[:, None])[:, 0]
+    y = batch.y if batch.y.ndim == 1 else model.expert.working_response(batch)  # (n,) or (n, d)
+    level = batch.sum_units(y.reshape(len(y), -1))[:, 0]
     rank = np.argsort(np.argsort(level + 1e-6 * rng.standard_normal(batch.n_units)))
     hard = np.eye(n_experts)[rank * n_experts // batch.n_units]
     resp = 0.9 * hard + 0.1 / n_experts

@@ -35,25 +35,26 @@ def by_differences(model, theta, batch, step=1e-5):
         / (12 * step)
         for e in np.eye(len(here))
     ]
-    return np.stack(columns, axis=1)
+    return np.stack(columns, axis=1) if columns else np.empty((0, 0))
 
 
 @pytest.mark.parametrize("n_experts", [1, 2, 3])
 def test_information_is_minus_the_derivative_of_the_score(gate, expert, kind, case, n_experts):
     model, theta, batch = case(gate, expert, kind, n_experts=n_experts)
     theta = model.unpack(model.pack(theta), theta)
-    if not has_information(model) or batch.unit is not None:
+    if not has_information(model):
         with pytest.raises(UnsupportedCombinationError, match="no observed information"):
             observed_information(model, theta, batch)
         return
     found = observed_information(model, theta, batch)
     # Steps that shrink: near an edge of a link slopes bend fast.
-    for step in (1e-4, 1e-5, 1e-6):
+    rounding = 1e-10 * batch.n_rows  # of the sums, over the step
+    for step in (1e-5, 1e-6):
         right = by_differences(model, theta, batch, step)
-        scale = np.abs(right).max()
-        if np.abs(found["information"] - right).max() <= 1e-7 * scale:
+        allowed = 1e-7 * np.abs(right).max(initial=0.0) + rounding
+        if np.abs(found["information"] - right).max(initial=0.0) <= allowed:
             return
-    assert_allclose(found["information"], right, rtol=0, atol=1e-7 * scale)
+    assert_allclose(found["information"], right, rtol=0, atol=allowed)
 
 
 @pytest.mark.parametrize("gate_of", [Softmax, Constant])

@@ -13,10 +13,13 @@ from mixexperts.em import Monitor, fit_em
 from mixexperts.em.engine import em_pass
 from mixexperts.penalties import Ridge
 
-# Fourth-order central differences with h = 1e-3: truncation h^4 times fifth derivatives (below
-# 1e4 here) stays under 1e-8, rounding eps * |f| / h under 1e-10.
-STEP = 1e-3
+# Fourth-order central differences with h = 2e-5: truncation h^4 times fifth derivatives is below
+# 1e-9 even for densities that bend within a hundredth of their scale; rounding eps * |f| / h under
+# 1e-8, and kinks of second derivatives are seldom met.
+STEP = 2e-5
 GRADIENT_TOL = 1e-6
+# Steps that hardly ever meet a jump or a kink; rounding stays under 1e-8.
+SHORT_STEP = 1e-5
 # Sums of some hundred terms in another order.
 SUM_TOL = 1e-11
 # Float32 keeps 1.2e-7; the log density squares a residual of a few scales.
@@ -41,14 +44,8 @@ def numeric_gradient(function, at, step=STEP):
     return gradient
 
 
-def assert_is_gradient(score, function, at):
-    """Against differences with steps that shrink: near an edge of a link functions bend fast."""
-    for step in (STEP, STEP / 16, STEP / 256):
-        numeric = numeric_gradient(function, at, step)
-        atol = GRADIENT_TOL * np.abs(numeric).max()
-        if np.isclose(score, numeric, rtol=GRADIENT_TOL, atol=atol).all():
-            return
-    assert_allclose(score, numeric, rtol=GRADIENT_TOL, atol=atol)
+def step_of(model):
+    return STEP if model.gate.smooth else SHORT_STEP
 
 
 def assert_stats_equal(left, right):
@@ -58,22 +55,34 @@ def assert_stats_equal(left, right):
         assert_allclose(left[name], right[name], rtol=0, atol=SUM_TOL * scale, err_msg=name)
 
 
+def assert_gradient(model, theta, batch):
+    """Against differences with steps that shrink: near an edge of a link functions bend fast."""
+    stats = em_pass(model, theta, batch)
+    score, here = model.score(theta, stats), model.pack(theta)
+    for share in (1.0, 1 / 16, 1 / 256):
+        step = share * step_of(model)
+        numeric = numeric_gradient(
+            lambda v: objective(model, model.unpack(v, theta), batch), here, step
+        )
+        rounding = 16.0 * np.finfo(float).eps * abs(stats["log_likelihood"]) / STEP
+        allowed = GRADIENT_TOL * np.abs(numeric).max(initial=0.0) + rounding
+        if np.isclose(score, numeric, rtol=GRADIENT_TOL, atol=allowed).all():
+            return
+    assert_allclose(score, numeric, rtol=GRADIENT_TOL, atol=allowed)
+
+
 def test_score_is_the_gradient_of_the_log_likelihood(gate, expert, kind, case):
     model, theta, batch = case(gate, expert, kind)
-    score = model.score(theta, em_pass(model, theta, batch))
-    assert_is_gradient(
-        score, lambda v: objective(model, model.unpack(v, theta), batch), model.pack(theta)
-    )
+    assert_gradient(model, theta, batch)
 
 
 def test_score_holds_the_pull_of_the_penalties(gate, expert, case):
     strong = Ridge(5.0)
     model, theta, batch = case(gate, expert, gate_penalty=strong, expert_penalty=strong)
+    if not model.penalized_rooms(theta):
+        return
     assert model.penalty_value(theta) > 0
-    score = model.score(theta, em_pass(model, theta, batch))
-    assert_is_gradient(
-        score, lambda v: objective(model, model.unpack(v, theta), batch), model.pack(theta)
-    )
+    assert_gradient(model, theta, batch)
 
 
 def test_parts_add_up_to_the_whole(gate, expert, kind, case):
@@ -123,6 +132,8 @@ def test_one_update_ascends(gate, expert, kind, case):
     stats = em_pass(model, theta, batch)
     here = model.pack(theta)
     step = model.pack(model.map_step(theta, stats)) - here
+    if np.abs(model.score(theta, stats)).max(initial=0.0) < 1e-13 * stats["weight"]:
+        return  # nothing to learn
     assert model.score(theta, stats) @ step > 0  # a direction of ascent
     start = objective(model, theta, batch)
     trials = (
@@ -136,7 +147,8 @@ def test_pack_and_unpack_are_inverse(gate, expert, case):
     packed = model.pack(theta)
     assert packed.shape == (model.n_params(theta),)
     again = model.unpack(packed, theta)
-    assert_allclose(model.pack(again), packed, rtol=1e-14)
+    # parameters of order one; those through a matrix factor round in the last digits
+    assert_allclose(model.pack(again), packed, rtol=1e-14, atol=1e-14)
     # A parameter that is off by a unit in the last place moves terms that cancel in the sum.
     assert_allclose(
         model.log_joint(again, batch), model.log_joint(theta, batch), rtol=1e-13, atol=1e-12
@@ -213,15 +225,24 @@ BIAS_ALLOWED = 1.0 / 3.0
 
 
 def test_sampling_then_fitting_recovers_the_truth(gate, expert, case, tools, rng):
-    model, _, batch = case(gate, expert, "plain", n_units=500, n_experts=2)
+    model, first, batch = case(gate, expert, "plain", n_units=500, n_experts=2)
+    if not expert.n_params(first.expert):
+        return  # experts without parameters are all alike
     theta = tools.separated_theta(model, batch, rng)
-    truth, estimates = model.pack(theta), []
+    truth, estimates, gains = model.pack(theta), [], []
     for _ in range(N_REPLICATES):
         drawn, _ = tools.redraw(model, theta, batch, rng)
         result = fit_em(model, drawn, theta, monitor=Monitor(max_iter=2000))
         assert result.status == "converged"
-        assert result.log_likelihood >= em_pass(model, theta, drawn)["log_likelihood"]
+        gain = result.log_likelihood - em_pass(model, theta, drawn)["log_likelihood"]
+        assert gain >= 0
+        gains.append(2 * gain)
         estimates.append(model.pack(result.theta))
+    if not model.gate.identified:
+        # Only the density can be recovered. In a regular model twice the gain is chi-squared, one
+        # per parameter; where parameters are not identified it is of that order.
+        assert np.mean(gains) < 2 * len(truth)
+        return
     error = np.mean(estimates, axis=0) - truth
     spread = np.std(estimates, axis=0, ddof=1)
     assert (spread > 0).all()
