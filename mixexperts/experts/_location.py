@@ -110,6 +110,10 @@ class LocationScale(LinearExpert):
 
     def check_response(self, y: Array) -> None:
         """Any finite real response will do; NaN and infinities are refused."""
+        if y.ndim != 1:
+            raise InvalidResponseError(
+                f"{self.name} experts take one column as y; fit each response for itself"
+            )
         bad = ~np.isfinite(y)
         if bad.any():
             row = first_row(bad)

@@ -68,6 +68,10 @@ class Uniform(Expert):
 
     def check_response(self, y: Array) -> None:
         """Any finite real response will do; beyond the ends its density is zero."""
+        if y.ndim != 1:
+            raise InvalidResponseError(
+                "uniform experts take one column as y; fit each response for itself"
+            )
         bad = ~np.isfinite(y)
         if bad.any():
             row = first_row(bad)
