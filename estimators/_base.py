@@ -383,7 +383,9 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
 
         best = restarts.best
         # Evidence names experts by number: they keep it.
-        order = _canonical_order(best) if data.log_prior is None else np.arange(len(best.mass))
+        order = np.arange(len(best.mass))
+        if data.log_prior is None:
+            order = _canonical_order(best, model.expert.affine_response)
         theta = model.permute(best.theta, order)
         jacobian = frame.log_jacobian(data.row_weight, data.weight)
         table = pd.DataFrame(restarts.table(jacobian, frame.scale))
@@ -457,13 +459,17 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
             )
 
 
-def _canonical_order(result: EMResult) -> Array:
-    """Experts by ascending mean fitted response over the rows they explain."""
+def _canonical_order(result: EMResult, scaled: bool) -> Array:
+    """Experts by ascending mean fitted response over the rows they explain.
+
+    ``scaled``: the response was brought to a common scale; if not its unit may be any.
+    """
     # Masses and coefficients settle ties; rounding must not.
     params = result.theta.expert
     coef = next(iter(params.values())) if "coef" not in params else params["coef"]
     coef = np.round(coef.reshape(len(coef), -1).T[::-1], 8)
-    return np.lexsort([*coef, np.round(result.mass, 6), np.round(result.level, 10)])
+    unit = 1.0 if scaled else float(np.abs(result.level).max(initial=0.0)) or 1.0
+    return np.lexsort([*coef, np.round(result.mass, 6), np.round(result.level / unit, 10)])
 
 
 def _renumber(flags: tuple[str, ...], order: Array) -> tuple[str, ...]:

@@ -128,6 +128,7 @@ def moe(
         groups=groups,
         env=env,
         partial=several.allows_missing,
+        infinite_response=several.infinite_response,
     )
     expert = _expert(family, spec)
     n_columns = 1 if built.y is None or built.y.ndim == 1 else built.y.shape[1]
@@ -244,18 +245,9 @@ def _gate(family: Any, spec: FormulaSpec) -> Gate:
 
 
 def _expert(family: Any, spec: FormulaSpec) -> Expert:
-    from dataclasses import fields, replace
-
     expert: Expert = resolve("expert", family, "family")
     if expert.degree != 1:
         raise ValueError(
             "family has degree != 1; write polynomials in the formula instead, as poly(x, 2)"
         )
-    if "fit_intercept" in {field.name for field in fields(expert)}:  # type: ignore[arg-type]
-        return replace(expert, fit_intercept=spec.x_intercept)  # type: ignore[type-var]
-    if not spec.x_intercept:
-        raise ValueError(
-            f"family={expert.name!r} has no intercept to be left out of the formula: remove the "
-            "'- 1' or '0 +'"
-        )
-    return expert
+    return expert.with_intercept(spec.x_intercept)
