@@ -105,4 +105,5 @@ def _tail(inverse: Array, which: int) -> Array:
         return inverse * (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square / 1680)))
     if which == 2:
         return square * (1 / 12 - square * (1 / 120 - square * (1 / 252 - square / 240)))
-    return inverse * square * (1 / 6 - square * (1 / 30 - square * (1 / 42 - square / 30)))
+    found: Array = inverse * square * (1 / 6 - square * (1 / 30 - square * (1 / 42 - square / 30)))
+    return found

@@ -105,7 +105,8 @@ class InverseGaussian(LinkedPositive):
         ]
 
     def information(self, eta: Array, **shapes: Array) -> Array:
-        return np.exp(-np.clip(eta, -MAX_ETA, MAX_ETA)) / shapes["dispersion"]
+        information: Array = np.exp(-np.clip(eta, -MAX_ETA, MAX_ETA)) / shapes["dispersion"]
+        return information
 
     def nearest(self, y: Array) -> tuple[Array, Array]:
         eta, weight = super().nearest(y)

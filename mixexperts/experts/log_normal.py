@@ -108,7 +108,8 @@ class LogNormal(PositiveExpert):
         # log of expm1(s^2), which overflows for scales that the mean survives
         small = np.log(np.expm1(np.minimum(square, 1.0)))
         log_excess = np.where(square > 1.0, square + np.log(-np.expm1(-square)), small)
-        return np.exp(np.minimum(2.0 * eta + square + log_excess, _MAX_LOG))
+        variance: Array = np.exp(np.minimum(2.0 * eta + square + log_excess, _MAX_LOG))
+        return variance
 
     def cdf_at(self, y: Array, eta: Array, **shapes: Array) -> Array:
         from scipy.special import ndtr

@@ -88,7 +88,8 @@ class NegativeBinomial(LinearExpert):
             )
 
     def outside(self, y: Array) -> Array:
-        return (y < 0.0) | (y != np.floor(y))
+        outside: Array = (y < 0.0) | (y != np.floor(y))
+        return outside
 
     def terms(self, y: Array, eta: Array, **shapes: Array) -> Terms:
         alpha = shapes["dispersion"]

@@ -144,7 +144,8 @@ class Weibull(PositiveExpert):
     def quantile_at(self, probability: float, eta: Array, **shapes: Array) -> Array:
         with np.errstate(divide="ignore"):
             z = np.log(-np.log1p(-np.asarray(probability, dtype=float)))
-        return np.exp(eta + z / shapes["shape"])
+        quantile: Array = np.exp(eta + z / shapes["shape"])
+        return quantile
 
     def draw(self, rng: np.random.Generator, eta: Array, **shapes: Array) -> Array:
         return np.exp(eta + np.log(rng.standard_exponential(eta.shape)) / shapes["shape"])
