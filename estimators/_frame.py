@@ -107,7 +107,7 @@ class Frame:
         blocks = [slice(i, i + _BLOCK_ROWS) for i in range(0, len(X), _BLOCK_ROWS)]
 
         def response(rows: slice) -> Array:
-            values = y[rows].reshape(len(y[rows]), -1)
+            values = model.expert.point_response(y[rows]).reshape(len(y[rows]), -1)
             return values if offset is None else values - offset[rows].reshape(len(values), -1)
 
         def moments(values: Callable[[slice], Array], of: Callable[..., Any]) -> Any:
@@ -171,9 +171,7 @@ class Frame:
             (model.gate, model.gate_penalty, columns[1]),
         ):
             degree, intercept = room.degree, room.fit_intercept and room.uses_features
-            options = {"orthogonalize": penalty.is_null}
-            if room is model.gate:
-                options |= model.gate.design_options()
+            options = {"orthogonalize": penalty.is_null, **room.design_options()}
             own = gate_design if room is model.gate else None
             keys.append(
                 (degree, intercept, tuple(sorted(options.items())), tuple(take), own is None)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -85,6 +85,17 @@ class Expert(ABC):
     #: Missing responses, NaN in y, are left to the likelihood.
     allows_missing: ClassVar[bool] = False
 
+    #: The response may hold infinities, such as bounds that are not known.
+    infinite_response: ClassVar[bool] = False
+
+    #: Rows were sampled only if their response lay in a window: the family has
+    #: :meth:`log_inside`, and the likelihood is that of the sampled rows.
+    truncates: ClassVar[bool] = False
+    #: Classes that the response may name by the codes 0, 1, ...: none, two of them, or many.
+    takes_classes: ClassVar[Literal["none", "two", "many"]] = "none"
+    #: The codes are names of classes without an order: means and quantiles mean nothing.
+    nominal: ClassVar[bool] = False
+
     #: Elementwise part in the fused kernels; None: passes run on the methods below.
     fused_code: ClassVar[int | None] = None
 
@@ -116,6 +127,23 @@ class Expert(ABC):
             raise ValueError(f"degree must be an integer >= 0, got {self.degree!r}")
         if self.degree == 0 and not self.fit_intercept:
             raise ValueError("degree=0 with fit_intercept=False leaves no column; set one of them")
+
+    def with_intercept(self, fit_intercept: bool) -> Self:
+        """The same family with or without intercepts.
+
+        Raises
+        ------
+        ValueError
+            If the family has no intercept to be left out.
+        """
+        if "fit_intercept" in {field.name for field in fields(self)}:  # type: ignore[arg-type]
+            return replace(self, fit_intercept=fit_intercept)  # type: ignore[type-var]
+        if not fit_intercept:
+            raise ValueError(
+                f"family={self.name!r} has no intercept to be left out of the formula: remove the "
+                "'- 1' or '0 +'"
+            )
+        return self
 
     # --- responses of several columns --------------------------------------------------------
 
@@ -166,6 +194,10 @@ class Expert(ABC):
     @abstractmethod
     def check_response(self, y: Array) -> None:
         """Raise ``InvalidResponseError`` if y lies outside the family's support."""
+
+    def with_classes(self, n_classes: int) -> Expert:
+        """The family for a response of that many classes; itself where it need not know."""
+        return self
 
     def check_rows(self, y: Array) -> None:
         """The part of :meth:`check_response` that holds of any of the rows, for blocks of them."""
@@ -232,6 +264,24 @@ class Expert(ABC):
         """
         raise self._lacks("term_stats")
 
+    def log_inside(self, params: Params, batch: Batch) -> Array:
+        """Log of the chance of each row to be sampled under each expert, (n, K)."""
+        raise self._lacks("log_inside")
+
+    def accumulate_unseen(
+        self, params: Params, batch: Batch, unseen: Array, inside: Array
+    ) -> Stats:
+        """What rows that were not sampled add to the statistics of :meth:`accumulate`.
+
+        ``unseen`` (n, K) holds their expected numbers, ``inside`` (n, K) the posterior of the
+        experts of a row of which it is known only that it was sampled; both times the weight.
+        """
+        raise self._lacks("accumulate_unseen")
+
+    def inside_derivatives(self, params: Params, batch: Batch) -> Derivatives:
+        """Derivatives of :meth:`log_inside`."""
+        raise self._lacks("inside_derivatives")
+
     # --- what acceleration, convergence and counting need --------------------------------
 
     @abstractmethod
@@ -282,6 +332,10 @@ class Expert(ABC):
         """Which experts have coefficients without a finite maximum, (K,) bool."""
         return np.zeros(len(stats["mass"]), dtype=bool)
 
+    def separation_reason(self) -> str:
+        """What :meth:`separation` means of the rows of an expert."""
+        return "its rows hold no event, or the features part events and their absence"
+
     def permute(self, params: Params, order: Array) -> Params:
         """The same experts in another order."""
         return {name: values[order] for name, values in params.items()}
@@ -295,6 +349,21 @@ class Expert(ABC):
     def penalized_coef(self, params: Params) -> Array:
         """The coefficients that a penalty sees, (K, p)."""
         return params["coef"]
+
+    def penalty_score(self, params: Params, gradient: Array) -> Array:
+        """Gradient of a penalty in the first entries of :meth:`pack`.
+
+        ``gradient`` is that in :meth:`penalized_coef`.
+        """
+        return gradient.ravel()
+
+    def penalty_information(self, params: Params, diagonal: Array) -> Array:
+        """Hessian of a penalty in the same entries, from its diagonal in the coefficients."""
+        return np.diag(diagonal.ravel())
+
+    def design_options(self) -> Mapping[str, Any]:
+        """Arguments of :meth:`DesignMap.fit` that the experts' design takes beside the usual."""
+        return {}
 
     def raw(self, params: Params, design: DesignMap, loc: float, scale: float) -> dict[str, Array]:
         """Parameters on the scale of the user's columns, by the names of the attributes.
@@ -315,8 +384,12 @@ class Expert(ABC):
 
     # --- what starts are made from -----------------------------------------------------------
 
+    def point_response(self, y: Array) -> Array:
+        """One number (n,) for each row of a response, to start and to plot from."""
+        return y
+
     def working_response(self, batch: Batch) -> Array:
-        """The response on the scale of the linear predictor, less the offset, (n,)."""
+        """The response on the scale of the linear predictor, less the offset, (n,) or (n, d)."""
         response: Array = batch.y if batch.offset is None else batch.y - batch.offset
         return response
 
@@ -331,9 +404,33 @@ class Expert(ABC):
 
     # --- what predictions need -------------------------------------------------------------
 
+    def log_class_proba(self, params: Params, batch: Batch, n_classes: int) -> Array:
+        """Log probability of each class under each expert, (n, K, C), whatever ``batch.y``."""
+        codes = (np.full(batch.n_rows, float(c)) for c in range(n_classes))
+        columns = [self.log_prob(params, replace(batch, y=code)) for code in codes]
+        return np.stack(columns, axis=2)
+
+    def ordered(self) -> Expert:
+        """The family itself, refused where its values are names without an order."""
+        if self.nominal:
+            raise self._lacks("mean")
+        return self
+
+    def all_values(self, params: Params) -> Array | None:
+        """All values that the response may take, ascending; None where there is no end to them."""
+        return None
+
     def response_at(self, y: Array, value: Array) -> Array:
         """A response like ``y`` that takes the values (n,) of the predictive distribution."""
         return value
+
+    def observed(self, y: Array, value: Array) -> Array:
+        """What would be seen of drawn values (n,) in rows like those of ``y``, in simulations."""
+        return self.response_at(y, value)
+
+    def admits(self, y: Array) -> Array:
+        """Which rows of a response could have entered the sample, (n,) bool."""
+        return np.ones(len(y), dtype=bool)
 
     @abstractmethod
     def mean(self, params: Params, batch: Batch) -> Array:

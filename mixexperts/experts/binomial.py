@@ -67,6 +67,7 @@ class Binomial(GLM):
         "logit": None, "probit": PROBIT, "cloglog": CLOGLOG,
     }  # fmt: skip
     response_columns: ClassVar[tuple[int, ...]] = (1, 2)
+    takes_classes: ClassVar[Literal["none", "two", "many"]] = "two"
 
     @property
     def fused_code(self) -> int | None:  # type: ignore[override]

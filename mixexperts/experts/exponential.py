@@ -69,6 +69,9 @@ class Exponential(PositiveExpert):
     def sf_at(self, y: Array, eta: Array, **shapes: Array) -> Array:
         return np.exp(-self._ratio(y, eta)[2])
 
+    def flows_at(self, y: Array, eta: Array, **shapes: Array) -> tuple[Array | None, ...]:
+        return (y,)  # eta is the log of a scale
+
     def quantile_at(self, probability: float, eta: Array, **shapes: Array) -> Array:
         quantile: Array = -np.log1p(-np.asarray(probability, dtype=float)) * self.mean_at(eta)
         return quantile

@@ -13,7 +13,7 @@ from mixexperts.errors import InvalidResponseError
 from mixexperts.experts._glm import first_row
 from mixexperts.experts._linear import LinearExpert, Shape, Terms
 from mixexperts.experts._rising import log_factorials, rising_sums
-from mixexperts.experts.poisson import draw_counts
+from mixexperts.experts.poisson import poisson_draws
 
 # Largest eta whose exponential is taken, as for Poisson experts.
 _MAX_ETA = 300.0
@@ -206,4 +206,4 @@ class NegativeBinomial(LinearExpert):
 
     def draw(self, rng: np.random.Generator, eta: Array, **shapes: Array) -> Array:
         alpha = shapes["dispersion"]
-        return draw_counts(rng, self.mean_at(eta) * alpha * rng.gamma(1.0 / alpha))
+        return poisson_draws(rng, self.mean_at(eta) * alpha * rng.gamma(1.0 / alpha))

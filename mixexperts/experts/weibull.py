@@ -141,6 +141,9 @@ class Weibull(PositiveExpert):
     def sf_at(self, y: Array, eta: Array, **shapes: Array) -> Array:
         return np.exp(-self._standard(y, eta, shapes["shape"])[2])
 
+    def flows_at(self, y: Array, eta: Array, **shapes: Array) -> tuple[Array | None, ...]:
+        return y, y * (eta - np.log(y))
+
     def quantile_at(self, probability: float, eta: Array, **shapes: Array) -> Array:
         with np.errstate(divide="ignore"):
             z = np.log(-np.log1p(-np.asarray(probability, dtype=float)))
