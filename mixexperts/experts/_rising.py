@@ -101,9 +101,11 @@ def _sums(y: Array, alpha: Array) -> tuple[Array, Array, Array]:
 def _tail(inverse: Array, which: int) -> Array:
     """Sums of Stirling's series for log gamma (1), digamma (2, sign changed) and trigamma (3)."""
     square = inverse * inverse
+    tail: Array
     if which == 1:
-        return inverse * (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square / 1680)))
-    if which == 2:
-        return square * (1 / 12 - square * (1 / 120 - square * (1 / 252 - square / 240)))
-    found: Array = inverse * square * (1 / 6 - square * (1 / 30 - square * (1 / 42 - square / 30)))
-    return found
+        tail = inverse * (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square / 1680)))
+    elif which == 2:
+        tail = square * (1 / 12 - square * (1 / 120 - square * (1 / 252 - square / 240)))
+    else:
+        tail = inverse * square * (1 / 6 - square * (1 / 30 - square * (1 / 42 - square / 30)))
+    return tail

@@ -70,7 +70,7 @@ class Exponential(PositiveExpert):
         return np.exp(-self._ratio(y, eta)[2])
 
     def flows_at(self, y: Array, eta: Array, **shapes: Array) -> tuple[Array | None, ...]:
-        return (y,)  # eta is the log of a scale
+        return (y,)
 
     def quantile_at(self, probability: float, eta: Array, **shapes: Array) -> Array:
         quantile: Array = -np.log1p(-np.asarray(probability, dtype=float)) * self.mean_at(eta)

@@ -122,7 +122,7 @@ class LogNormal(PositiveExpert):
         return np.asarray(ndtr((eta - np.log(y)) / shapes["scale"]))
 
     def flows_at(self, y: Array, eta: Array, **shapes: Array) -> tuple[Array | None, ...]:
-        return y, y * (np.log(y) - eta)
+        return y, y * (np.log(y) - eta)  # in eta and in the log of the scale
 
     def quantile_at(self, probability: float, eta: Array, **shapes: Array) -> Array:
         from scipy.special import ndtri

@@ -142,7 +142,7 @@ class Weibull(PositiveExpert):
         return np.exp(-self._standard(y, eta, shapes["shape"])[2])
 
     def flows_at(self, y: Array, eta: Array, **shapes: Array) -> tuple[Array | None, ...]:
-        return y, y * (eta - np.log(y))
+        return y, -y * (np.log(y) - eta)  # in eta and in the log of the shape
 
     def quantile_at(self, probability: float, eta: Array, **shapes: Array) -> Array:
         with np.errstate(divide="ignore"):

@@ -27,6 +27,12 @@ def predictor(params, batch):
     return batch.X @ params["coef"].T + batch.offset[:, None]
 
 
+def three_classes(params, batch):
+    odds = np.exp(batch.X @ params["coef"].swapaxes(1, 2) + batch.offset[:, None]).swapaxes(0, 1)
+    odds = np.concatenate([odds, np.ones_like(odds[:, :, :1])], axis=2)
+    return odds / odds.sum(axis=2, keepdims=True)
+
+
 def scipy_beta(expert, params, batch):
     mean = special.expit(predictor(params, batch))
     precision = params["precision"]
@@ -37,12 +43,6 @@ def scipy_inverse_gaussian(expert, params, batch):
     size = 1.0 / params["dispersion"]
     mean = np.exp(predictor(params, batch))
     return stats.invgauss.logpdf(batch.y[:, None], mean / size, scale=size)
-
-
-def three_classes(params, batch):
-    odds = np.exp(batch.X @ params["coef"].swapaxes(1, 2) + batch.offset[:, None]).swapaxes(0, 1)
-    odds = np.concatenate([odds, np.ones_like(odds[:, :, :1])], axis=2)
-    return odds / odds.sum(axis=2, keepdims=True)
 
 
 SCIPY_LOG_PROB = {
