@@ -49,14 +49,15 @@ def validated(est: Any, expert: Expert, X: Any, y: Any, **options: Any) -> tuple
     wide = len(shape) == 2 and (shape[-1] > 1 or family.multivariate)
     options = {"dtype": np.float64} | options
     lost = None
-    if wide and family.allows_missing:
+    if wide and (family.allows_missing or family.infinite_response):
         y = response_matrix(y)
-        lost = np.isnan(y)
-        y = np.where(lost, 0.0, y)  # scikit-learn would refuse what is missing
+        lost = np.isnan(y) if family.allows_missing else np.isinf(y)
+        instead = y
+        y = np.where(lost, 0.0, y)  # scikit-learn would refuse what is missing or has no bound
     X, y = validate_data(est, X, y, y_numeric=True, multi_output=wide, **options)
     y = np.asarray(y).astype(np.float64, copy=False)
     if lost is not None and lost.any():
-        y = np.where(lost, np.nan, y)
+        y = np.where(lost, instead, y)
     family.check_response(y)
     return X, y
 

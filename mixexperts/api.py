@@ -123,6 +123,7 @@ def moe(
         groups=groups,
         env=env,
         partial=several.allows_missing,
+        infinite_response=several.infinite_response,
     )
     expert = _expert(family, spec)
     n_columns = 1 if built.y is None or built.y.ndim == 1 else built.y.shape[1]
@@ -244,11 +245,9 @@ def _gate(family: Any, spec: FormulaSpec) -> Gate:
 
 
 def _expert(family: Any, spec: FormulaSpec) -> Expert:
-    from dataclasses import replace
-
     expert: Expert = resolve("expert", family, "family")
     if expert.degree != 1:
         raise ValueError(
             "family has degree != 1; write polynomials in the formula instead, as poly(x, 2)"
         )
-    return replace(expert, fit_intercept=spec.x_intercept)  # type: ignore[type-var]
+    return expert.with_intercept(spec.x_intercept)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -85,6 +85,13 @@ class Expert(ABC):
     #: Missing responses, NaN in y, are left to the likelihood.
     allows_missing: ClassVar[bool] = False
 
+    #: The response may hold infinities, such as bounds that are not known.
+    infinite_response: ClassVar[bool] = False
+
+    #: Rows were sampled only if their response lay in a window: the family has
+    #: :meth:`log_inside`, and the likelihood is that of the sampled rows.
+    truncates: ClassVar[bool] = False
+
     #: Elementwise part in the fused kernels; None: passes run on the methods below.
     fused_code: ClassVar[int | None] = None
 
@@ -116,6 +123,10 @@ class Expert(ABC):
             raise ValueError(f"degree must be an integer >= 0, got {self.degree!r}")
         if self.degree == 0 and not self.fit_intercept:
             raise ValueError("degree=0 with fit_intercept=False leaves no column; set one of them")
+
+    def with_intercept(self, fit_intercept: bool) -> Self:
+        """The same family with or without intercepts."""
+        return replace(self, fit_intercept=fit_intercept)  # type: ignore[type-var]
 
     # --- responses of several columns --------------------------------------------------------
 
@@ -232,6 +243,24 @@ class Expert(ABC):
         """
         raise self._lacks("term_stats")
 
+    def log_inside(self, params: Params, batch: Batch) -> Array:
+        """Log of the chance of each row to be sampled under each expert, (n, K)."""
+        raise self._lacks("log_inside")
+
+    def accumulate_unseen(
+        self, params: Params, batch: Batch, unseen: Array, inside: Array
+    ) -> Stats:
+        """What rows that were not sampled add to the statistics of :meth:`accumulate`.
+
+        ``unseen`` (n, K) holds their expected numbers, ``inside`` (n, K) the posterior of the
+        experts of a row of which it is known only that it was sampled; both times the weight.
+        """
+        raise self._lacks("accumulate_unseen")
+
+    def inside_derivatives(self, params: Params, batch: Batch) -> Derivatives:
+        """Derivatives of :meth:`log_inside`."""
+        raise self._lacks("inside_derivatives")
+
     # --- what acceleration, convergence and counting need --------------------------------
 
     @abstractmethod
@@ -311,6 +340,10 @@ class Expert(ABC):
 
     # --- what starts are made from -----------------------------------------------------------
 
+    def point_response(self, y: Array) -> Array:
+        """One number (n,) for each row of a response, to start and to plot from."""
+        return y
+
     def working_response(self, batch: Batch) -> Array:
         """The response on the scale of the linear predictor, less the offset, (n,)."""
         response: Array = batch.y if batch.offset is None else batch.y - batch.offset
@@ -330,6 +363,14 @@ class Expert(ABC):
     def response_at(self, y: Array, value: Array) -> Array:
         """A response like ``y`` that takes the values (n,) of the predictive distribution."""
         return value
+
+    def observed(self, y: Array, value: Array) -> Array:
+        """What would be seen of drawn values (n,) in rows like those of ``y``, in simulations."""
+        return self.response_at(y, value)
+
+    def admits(self, y: Array) -> Array:
+        """Which rows of a response could have entered the sample, (n,) bool."""
+        return np.ones(len(y), dtype=bool)
 
     @abstractmethod
     def mean(self, params: Params, batch: Batch) -> Array:
