@@ -158,7 +158,8 @@ class Model:
             if room is self.gate:
                 score[:cut] -= self.gate.pull(params, pull)
             else:
-                score[cut : cut + pull.size] -= pull.ravel()
+                pull = self.expert.penalty_score(params, pull)
+                score[cut : cut + pull.size] -= pull
         return score
 
 

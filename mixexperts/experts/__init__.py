@@ -9,7 +9,9 @@ from mixexperts.experts.huber import Huber
 from mixexperts.experts.hurdle import Hurdle
 from mixexperts.experts.joint import Joint
 from mixexperts.experts.laplace import Laplace
+from mixexperts.experts.multinomial import Multinomial
 from mixexperts.experts.multivariate import MultivariateGaussian
+from mixexperts.experts.ordinal import Ordinal
 from mixexperts.experts.point_mass import PointMass
 from mixexperts.experts.poisson import Poisson
 from mixexperts.experts.skew_normal import SkewNormal
@@ -29,7 +31,9 @@ __all__ = [
     "Hurdle",
     "Joint",
     "Laplace",
+    "Multinomial",
     "MultivariateGaussian",
+    "Ordinal",
     "PointMass",
     "Poisson",
     "SkewNormal",

@@ -116,8 +116,10 @@ def rng():
     return np.random.default_rng(20260901)
 
 
-def _responses(rng, n):
+def _responses(expert, rng, n):
     """Responses from the most to the least general, for a family to choose from."""
+    if expert.takes_classes == "many":  # counts would be codes of as many classes
+        yield rng.integers(0, 3, size=n).astype(float)
     level, kind = np.random.default_rng(n).standard_normal(n), np.arange(n) % 5
     lower = np.where(kind == 3, -np.inf, level - 0.4 * (kind == 2))
     upper = np.where(kind == 4, np.inf, level + 0.5 * (kind == 2))
@@ -138,7 +140,7 @@ def _responses(rng, n):
 
 
 def _accepted(expert, rng, n):
-    for y in _responses(rng, n):
+    for y in _responses(expert, rng, n):
         try:
             expert.check_response(y)
         except InvalidResponseError:

@@ -26,6 +26,12 @@ def predictor(params, batch):
     return batch.X @ params["coef"].T + batch.offset[:, None]
 
 
+def three_classes(params, batch):
+    odds = np.exp(batch.X @ params["coef"].swapaxes(1, 2) + batch.offset[:, None]).swapaxes(0, 1)
+    odds = np.concatenate([odds, np.ones_like(odds[:, :, :1])], axis=2)
+    return odds / odds.sum(axis=2, keepdims=True)
+
+
 SCIPY_LOG_PROB = {
     "gaussian": lambda expert, params, batch: stats.norm.logpdf(
         batch.y[:, None], expert.mean(params, batch), params["scale"]
@@ -38,6 +44,18 @@ SCIPY_LOG_PROB = {
     ),
     "poisson": lambda expert, params, batch: stats.poisson.logpmf(
         batch.y[:, None], np.exp(predictor(params, batch))
+    ),
+    "multinomial": lambda expert, params, batch: stats.multinomial.logpmf(
+        np.eye(3)[batch.y.astype(int)][:, None], 1, three_classes(params, batch)
+    ),
+    "ordinal": lambda expert, params, batch: np.log(
+        np.diff(
+            special.expit(
+                np.pad(params["threshold"], ((0, 0), (1, 1)), constant_values=(-np.inf, np.inf))
+                - predictor(params, batch)[:, :, None]
+            ),
+            axis=2,
+        )[np.arange(batch.n_rows), :, batch.y.astype(int)]
     ),
     "binomial": lambda expert, params, batch: stats.binom.logpmf(
         batch.y[:, :1], batch.y.sum(axis=1)[:, None], special.expit(predictor(params, batch))
