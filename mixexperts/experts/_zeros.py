@@ -95,7 +95,9 @@ class WithZeros(Expert):
 
     def atoms(self, y: Array) -> Array:
         """Which responses have a positive probability, (n,) bool."""
-        return np.isfinite(y) & (y >= 0.0) & ((y == np.floor(y)) if self.discrete else (y == 0.0))
+        own = (y == np.floor(y)) if self.discrete else (y == 0.0)
+        atoms: Array = np.isfinite(y) & (y >= 0.0) & own
+        return atoms
 
     def possible(self, y: Array) -> Array:
         """Which responses have a positive density or probability, (n,) bool."""

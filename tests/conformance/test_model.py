@@ -57,7 +57,7 @@ def assert_stats_equal(left, right):
 
 def assert_gradient(model, theta, batch, numeric):
     stats = em_pass(model, theta, batch)
-    rounding = 16.0 * np.finfo(float).eps * abs(stats["log_likelihood"]) / STEP
+    rounding = 16.0 * np.finfo(float).eps * (abs(stats["log_likelihood"]) + stats["weight"]) / STEP
     allowed = GRADIENT_TOL * np.abs(numeric).max(initial=0.0) + rounding
     assert_allclose(model.score(theta, stats), numeric, rtol=GRADIENT_TOL, atol=allowed)
 
