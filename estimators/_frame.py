@@ -171,9 +171,7 @@ class Frame:
             (model.gate, model.gate_penalty, columns[1]),
         ):
             degree, intercept = room.degree, room.fit_intercept and room.uses_features
-            options = {"orthogonalize": penalty.is_null}
-            if room is model.gate:
-                options |= model.gate.design_options()
+            options = {"orthogonalize": penalty.is_null, **room.design_options()}
             own = gate_design if room is model.gate else None
             keys.append(
                 (degree, intercept, tuple(sorted(options.items())), tuple(take), own is None)

@@ -116,10 +116,11 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         Of softmax gates with an activation or with ``features``: the entry of ``features`` that an
         expert uses, (n_experts,), -1 for the reference; and an estimated temperature.
     gate_leaf_, gate_split_intercept_, gate_split_coef_ : ndarray
-        Of a tree: the leaf of each expert, and the coefficients of its splits, in place of those
-        of the gate; see :class:`mixexperts.gates.Tree`.
+        Of a tree: the leaf of each expert (n_experts,), and the coefficients of its splits, in
+        place of those of the gate; see :class:`mixexperts.gates.Tree`.
     gate_code_, gate_selector_intercept_, gate_selector_coef_ : ndarray
-        Of a DSelect-k gate; see :class:`mixexperts.gates.DSelectK`.
+        Of a DSelect-k gate: codes (n_experts, n_bits) and coefficients of its selectors; see
+        :class:`mixexperts.gates.DSelectK`.
     gate_odds_ratios_ : ndarray of shape (n_experts, n_gate_features)
         Of gates with log odds linear in the features: the factor by which the odds of an expert
         against the last change per unit of a column.
@@ -426,26 +427,3 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = checks.takes_several(self.expert)
         return tags
-
-    @property
-    def expert_terms_(self) -> tuple[str, ...]:
-        """Names of the columns of ``coef_``."""
-        terms: tuple[str, ...] = self.frame_.expert_map.column_names()
-        return terms
-
-    @property
-    def gate_terms_(self) -> tuple[str, ...]:
-        """Names of the columns of ``gate_coef_``."""
-        terms: tuple[str, ...] = self.model_.gate.terms(self.frame_.gate_map)
-        return terms
-
-    @property
-    def gate_odds_ratios_(self) -> Array:
-        """Factor (K, q') of the odds of an expert against the last per unit of a gate column.
-
-        Raises ``UnsupportedCombinationError`` for gates whose log odds are not linear in them.
-        """
-        raw = self.frame_.raw(self.model_, self.theta_)
-        with np.errstate(over="ignore"):
-            ratios: Array = np.exp(self.model_.gate.log_odds(raw))
-        return ratios

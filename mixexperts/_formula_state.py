@@ -337,8 +337,8 @@ def check_lookups(label: str, terms: Terms, table: Clean) -> None:
             )
         if kind == "label" and label == "the response":
             raise DesignError(
-                f"the response {name!r} holds {column.dtype} labels, expected numbers; code "
-                "classes as 0, 1, ... or convert with pandas.to_numeric"
+                f"the response {name!r} holds {column.dtype} labels, expected numbers; for classes "
+                "take family='multinomial' or 'ordinal', or convert with pandas.to_numeric"
             )
         levels = column.nunique() if kind == "label" and column.dtype == object else 0
         if levels > max(_MANY_LEVELS, len(column) / 2):

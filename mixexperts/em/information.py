@@ -197,6 +197,6 @@ def penalty_information(model: Model, theta: Theta) -> Array | None:
             full[:, np.arange(q), :, np.arange(q)] = block.transpose(1, 0, 2)
             hessian[:cut, :cut] += full.reshape(cut, cut)
         else:
-            at = np.arange(cut, cut + diagonal.size)
-            hessian[at, at] += diagonal.ravel()
+            own = model.expert.penalty_information(params, diagonal)
+            hessian[cut : cut + len(own), cut : cut + len(own)] += own
     return hessian

@@ -158,7 +158,8 @@ class Model:
             if room is self.gate:
                 score[:cut] -= self.gate.pull(params, pull)
             else:
-                score[cut : cut + pull.size] -= pull.ravel()
+                pull = self.expert.penalty_score(params, pull)
+                score[cut : cut + pull.size] -= pull
         return score
 
 
@@ -239,12 +240,13 @@ def health(model: Model, theta: Theta, stats: Stats) -> tuple[str, ...]:
         "part of the gate needs"
         for k in np.flatnonzero(units < needed * (1.0 - 1e-9))
     ]
-    rooms: list[tuple[Gate | Expert, Any]] = [
-        (model.expert, theta.expert), (model.gate, theta.gate)
-    ]  # fmt: skip
+    rooms: list[tuple[Gate | Expert, Array]] = [
+        (model.expert, model.expert.collapsed(theta.expert, part(stats, "expert"))),
+        (model.gate, model.gate.at_boundary(theta.gate)),
+    ]
     reasons += [
         f"expert {k + 1} {room.boundary_reason()}"
-        for room, params in rooms
-        for k in np.flatnonzero(room.at_boundary(params))
+        for room, collapsed in rooms
+        for k in np.flatnonzero(collapsed)
     ]
     return tuple(reasons)

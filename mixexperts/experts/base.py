@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from dataclasses import dataclass, fields, replace
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -91,6 +91,10 @@ class Expert(ABC):
     #: Rows were sampled only if their response lay in a window: the family has
     #: :meth:`log_inside`, and the likelihood is that of the sampled rows.
     truncates: ClassVar[bool] = False
+    #: Classes that the response may name by the codes 0, 1, ...: none, two of them, or many.
+    takes_classes: ClassVar[Literal["none", "two", "many"]] = "none"
+    #: The codes are names of classes without an order: means and quantiles mean nothing.
+    nominal: ClassVar[bool] = False
 
     #: Elementwise part in the fused kernels; None: passes run on the methods below.
     fused_code: ClassVar[int | None] = None
@@ -125,8 +129,21 @@ class Expert(ABC):
             raise ValueError("degree=0 with fit_intercept=False leaves no column; set one of them")
 
     def with_intercept(self, fit_intercept: bool) -> Self:
-        """The same family with or without intercepts."""
-        return replace(self, fit_intercept=fit_intercept)  # type: ignore[type-var]
+        """The same family with or without intercepts.
+
+        Raises
+        ------
+        ValueError
+            If the family has no intercept to be left out.
+        """
+        if "fit_intercept" in {field.name for field in fields(self)}:  # type: ignore[arg-type]
+            return replace(self, fit_intercept=fit_intercept)  # type: ignore[type-var]
+        if not fit_intercept:
+            raise ValueError(
+                f"family={self.name!r} has no intercept to be left out of the formula: remove the "
+                "'- 1' or '0 +'"
+            )
+        return self
 
     # --- responses of several columns --------------------------------------------------------
 
@@ -177,6 +194,10 @@ class Expert(ABC):
     @abstractmethod
     def check_response(self, y: Array) -> None:
         """Raise ``InvalidResponseError`` if y lies outside the family's support."""
+
+    def with_classes(self, n_classes: int) -> Expert:
+        """The family for a response of that many classes; itself where it need not know."""
+        return self
 
     def check_rows(self, y: Array) -> None:
         """The part of :meth:`check_response` that holds of any of the rows, for blocks of them."""
@@ -299,6 +320,10 @@ class Expert(ABC):
         """Which experts have collapsed onto the boundary of the parameters, (K,) bool."""
         return np.zeros(next(iter(params.values())).shape[0], dtype=bool)
 
+    def collapsed(self, params: Params, stats: Stats) -> Array:
+        """:meth:`at_boundary` of a fit, where the statistics may tell more, (K,) bool."""
+        return self.at_boundary(params)
+
     def boundary_reason(self) -> str:
         """What :meth:`at_boundary` means, to complete 'expert 2 ...'."""
         return "lies on the boundary of the parameters"
@@ -306,6 +331,10 @@ class Expert(ABC):
     def separation(self, params: Params, stats: Stats, penalty: Penalty) -> Array:
         """Which experts have coefficients without a finite maximum, (K,) bool."""
         return np.zeros(len(stats["mass"]), dtype=bool)
+
+    def separation_reason(self) -> str:
+        """What :meth:`separation` means of the rows of an expert."""
+        return "its rows hold no event, or the features part events and their absence"
 
     def permute(self, params: Params, order: Array) -> Params:
         """The same experts in another order."""
@@ -320,6 +349,21 @@ class Expert(ABC):
     def penalized_coef(self, params: Params) -> Array:
         """The coefficients that a penalty sees, (K, p)."""
         return params["coef"]
+
+    def penalty_score(self, params: Params, gradient: Array) -> Array:
+        """Gradient of a penalty in the first entries of :meth:`pack`.
+
+        ``gradient`` is that in :meth:`penalized_coef`.
+        """
+        return gradient.ravel()
+
+    def penalty_information(self, params: Params, diagonal: Array) -> Array:
+        """Hessian of a penalty in the same entries, from its diagonal in the coefficients."""
+        return np.diag(diagonal.ravel())
+
+    def design_options(self) -> Mapping[str, Any]:
+        """Arguments of :meth:`DesignMap.fit` that the experts' design takes beside the usual."""
+        return {}
 
     def raw(self, params: Params, design: DesignMap, loc: float, scale: float) -> dict[str, Array]:
         """Parameters on the scale of the user's columns, by the names of the attributes.
@@ -345,7 +389,7 @@ class Expert(ABC):
         return y
 
     def working_response(self, batch: Batch) -> Array:
-        """The response on the scale of the linear predictor, less the offset, (n,)."""
+        """The response on the scale of the linear predictor, less the offset, (n,) or (n, d)."""
         response: Array = batch.y if batch.offset is None else batch.y - batch.offset
         return response
 
@@ -359,6 +403,22 @@ class Expert(ABC):
         return self.residual(params, batch) ** 2
 
     # --- what predictions need -------------------------------------------------------------
+
+    def log_class_proba(self, params: Params, batch: Batch, n_classes: int) -> Array:
+        """Log probability of each class under each expert, (n, K, C), whatever ``batch.y``."""
+        codes = (np.full(batch.n_rows, float(c)) for c in range(n_classes))
+        columns = [self.log_prob(params, replace(batch, y=code)) for code in codes]
+        return np.stack(columns, axis=2)
+
+    def ordered(self) -> Expert:
+        """The family itself, refused where its values are names without an order."""
+        if self.nominal:
+            raise self._lacks("mean")
+        return self
+
+    def all_values(self, params: Params) -> Array | None:
+        """All values that the response may take, ascending; None where there is no end to them."""
+        return None
 
     def response_at(self, y: Array, value: Array) -> Array:
         """A response like ``y`` that takes the values (n,) of the predictive distribution."""
