@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from mixexperts._batch import Array, Batch, Params, Stats
-from mixexperts.experts._links import Link, check_link, kept_positive
 from mixexperts.errors import InvalidResponseError
+from mixexperts.experts._links import Link, check_link, kept_positive
 from mixexperts.experts.base import Derivatives, Expert
 from mixexperts.kernels import numpy_ as kernels
 from mixexperts.penalties.base import Penalty, Ridge, solve_symmetric
