@@ -91,7 +91,7 @@ def _block(
             weights = rows.pair(left.family, groups[j].family) * weight
             blocks[i][j] = _assemble(left, groups[j], weights, i == j)
             blocks[j][i] = blocks[i][j].T
-    information: Array = np.block(blocks)
+    information: Array = np.block(blocks) if groups else np.empty((0, 0))
     return information
 
 

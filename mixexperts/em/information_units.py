@@ -27,6 +27,8 @@ def unit_information(
     weight = np.where(batch.weight > 0.0, batch.weight, 0.0)
     free = resp.shape[1] - 1
     gate = _gate_block(Z, prob, resp, weight)
+    if not derivatives.designs:  # experts without parameters
+        return gate
     scores = [
         _unit_scores(derivatives, t, batch) for t in range(len(derivatives.designs))
     ]  # of predictor t: (u, K, p_t)

@@ -64,7 +64,8 @@ def assert_gradient(model, theta, batch):
         numeric = numeric_gradient(
             lambda v: objective(model, model.unpack(v, theta), batch), here, step
         )
-        rounding = 16.0 * np.finfo(float).eps * abs(stats["log_likelihood"]) / STEP
+        terms = abs(stats["log_likelihood"]) + stats["weight"]
+        rounding = 16.0 * np.finfo(float).eps * terms / STEP
         allowed = GRADIENT_TOL * np.abs(numeric).max(initial=0.0) + rounding
         if np.isclose(score, numeric, rtol=GRADIENT_TOL, atol=allowed).all():
             return

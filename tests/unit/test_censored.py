@@ -15,7 +15,7 @@ from mixexperts.em import Model, fit_em
 from mixexperts.em.information import observed_information
 from mixexperts.em.model import em_pass
 from mixexperts.errors import InvalidResponseError, UnsupportedCombinationError
-from mixexperts.experts import Binomial, Censored, Gamma, Gaussian, Poisson, Truncated
+from mixexperts.experts import Binomial, Censored, Gamma, Gaussian, Poisson, StudentT, Truncated
 from mixexperts.experts._adapters import LinearGaussian, LinearPoisson
 from mixexperts.experts._interval import log_between
 from mixexperts.experts._window import normal_moments, window_moments, window_quantile
@@ -334,6 +334,7 @@ CASES = [
     (Censored(Gamma()), lambda r, n: bounds_around(r.gamma(2.0, size=n) + 1.0, 0.5)),
     (Censored(Poisson()), lambda r, n: bounds_around(r.poisson(4.0, n) + 2.0, 1.0)),
     (Censored(Gaussian(shared_scale=True)), lambda r, n: bounds_around(r.standard_normal(n), 0.5)),
+    (Censored(StudentT()), lambda r, n: bounds_around(r.standard_normal(n), 0.5)),
     (Truncated(Gamma(), lower=0.1, upper=9.0), lambda r, n: r.uniform(0.2, 8.0, n)),
     (Truncated(Gamma(), lower=0.1, of="expert"), lambda r, n: r.uniform(0.2, 8.0, n)),
     (Truncated(Poisson(), lower=0.0), lambda r, n: r.poisson(3.0, n) + 1.0),
