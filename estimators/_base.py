@@ -31,6 +31,7 @@ from mixexperts.estimators._data import Data, Placed, Resident, Streamed
 from mixexperts.estimators._frame import Frame
 from mixexperts.estimators._predict import Predictions
 from mixexperts.estimators._starts import StartMaker
+from mixexperts.experts.base import Expert
 from mixexperts.penalties.base import NoPenalty
 from mixexperts.sources import ArraySource, Source
 
@@ -64,6 +65,7 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
     def _fit(self, X: Any, y: Any, sample_weight: Any, offset: Any) -> None:
         settings = self._settings()
         model = self._model()
+        model.expert.check_n_experts(settings.n_experts)
         if self.backend == "auto" and checks.is_cupy(X) and is_served(model):
             settings = replace(settings, backend="cupy")
         data = self._data(model, X, y, sample_weight, offset, settings.seed)
@@ -74,6 +76,9 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         lazy = self.backend != "numpy" and is_compiled(model)
         placed = data.place(model, columns, names, lazy, settings.backend)
         self._warn_about_design(placed.frame, data.n_rows)
+        frame = placed.frame  # which tells an expert that names its terms where they are
+        expert = model.expert.bound(frame.expert_map, frame.loc, frame.scale)
+        model = replace(model, expert=expert)
         restarts = self._run(model, data, placed, settings)
         self._assign(model, data, placed.frame, restarts)
         self.warn_about_fit()
@@ -257,6 +262,8 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
             names = tuple(str(name) for name in self.feature_names_in_)
         experts = checks.feature_columns(self.expert_features, n_features, names, "expert_features")
         gate = checks.feature_columns(self.gate_features, n_features, names, "gate_features")
+        if not resolve("expert", self.expert, "expert").uses_features:
+            experts = experts[:0]
         if not resolve("gate", self.gate, "gate").uses_features:
             gate = gate[:0]
         return experts, gate
@@ -339,7 +346,7 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         import pandas as pd
 
         best = restarts.best
-        order = _canonical_order(best)
+        order = _canonical_order(best, model.expert)
         theta = model.permute(best.theta, order)
         jacobian = frame.log_jacobian(data.weight)
         table = pd.DataFrame(restarts.table(jacobian, frame.scale))
@@ -464,11 +471,20 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         save(self, path)
 
 
-def _canonical_order(result: EMResult) -> Array:
-    """Experts by ascending mean fitted response over the rows they explain."""
+def _canonical_order(result: EMResult, expert: Expert) -> Array:
+    """Experts by ascending mean fitted response over the rows they explain.
+
+    Of experts that are not alike, each kind keeps its places.
+    """
     # Masses and coefficients settle ties; rounding must not.
     coef = np.round(result.theta.expert["coef"].T[::-1], 8)
-    return np.lexsort([*coef, np.round(result.mass, 6), np.round(result.level, 10)])
+    keys = [*coef, np.round(result.mass, 6), np.round(result.level, 10)]
+    labels = expert.interchangeable(len(result.mass))
+    order = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        places = np.flatnonzero(labels == label)
+        order[places] = places[np.lexsort([key[places] for key in keys])]
+    return order
 
 
 def _renumber(flags: tuple[str, ...], order: Array) -> tuple[str, ...]:

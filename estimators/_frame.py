@@ -149,9 +149,7 @@ class Frame:
             (model.gate, model.gate_penalty, columns[1]),
         ):
             degree, intercept = room.degree, room.fit_intercept and room.uses_features
-            options = {"orthogonalize": penalty.is_null}
-            if room is model.gate:
-                options |= model.gate.design_options()
+            options = {"orthogonalize": penalty.is_null, **room.design_options()}
             keys.append((degree, intercept, tuple(sorted(options.items())), tuple(take)))
             if keys[-1] not in maps:
                 maps[keys[-1]] = design(take, degree=degree, intercept=intercept, **options)

@@ -182,11 +182,9 @@ def _gate(family: Any, spec: FormulaSpec) -> Gate:
 
 
 def _expert(family: Any, spec: FormulaSpec) -> Expert:
-    from dataclasses import replace
-
     expert: Expert = resolve("expert", family, "family")
     if expert.degree != 1:
         raise ValueError(
             "family has degree != 1; write polynomials in the formula instead, as poly(x, 2)"
         )
-    return replace(expert, fit_intercept=spec.x_intercept)  # type: ignore[type-var]
+    return expert.with_intercept(spec.x_intercept)

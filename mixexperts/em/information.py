@@ -76,8 +76,18 @@ def _block(model: Model, theta: Theta, batch: Batch) -> Array:
             weights = rows.pair(left.family, groups[j].family) * weight
             blocks[i][j] = _assemble(left, groups[j], weights, i == j)
             blocks[j][i] = blocks[i][j].T
-    information: Array = np.block(blocks)
-    return information
+    return _merged(np.block(blocks), derivatives.merge)
+
+
+def _merged(information: Array, merge: Array | None) -> Array:
+    """The same in the free parameters of the family, where these are fewer."""
+    if merge is None:
+        return information
+    cut = len(information) - len(merge)
+    full = np.eye(len(information), cut + merge.shape[1])
+    full[cut:, cut:] = merge
+    merged: Array = full.T @ information @ full
+    return merged
 
 
 @dataclass(frozen=True)
@@ -182,6 +192,6 @@ def penalty_information(model: Model, theta: Theta) -> Array | None:
             full[:, np.arange(q), :, np.arange(q)] = block.transpose(1, 0, 2)
             hessian[:cut, :cut] += full.reshape(cut, cut)
         else:
-            at = np.arange(cut, cut + diagonal.size)
-            hessian[at, at] += diagonal.ravel()
+            own = model.expert.penalty_information(params, diagonal)
+            hessian[cut : cut + len(own), cut : cut + len(own)] += own
     return hessian

@@ -133,7 +133,8 @@ class Model:
             if room is self.gate:
                 score[:cut] -= (pull - pull.mean(axis=0))[:-1].ravel()
             else:
-                score[cut : cut + pull.size] -= pull.ravel()
+                pull = self.expert.penalty_score(params, pull)
+                score[cut : cut + pull.size] -= pull
         return score
 
 
@@ -165,24 +166,24 @@ def em_pass(model: Model, theta: Theta, batch: Batch) -> Stats:
 def health(model: Model, theta: Theta, stats: Stats) -> tuple[str, ...]:
     """Reasons why a solution is degenerate, empty if it is sound."""
     mass = stats["expert.mass"]
-    needed = model.expert.n_params_each(theta.expert) + 1
+    needed = np.broadcast_to(model.expert.n_params_each(theta.expert), mass.shape) + 1
     reasons = [
         f"expert {k + 1} rests on {mass[k]:.3g} effective rows, fewer than its parameters "
-        f"+ 1 = {needed}"
+        f"+ 1 = {needed[k]}"
         for k in np.flatnonzero(mass < needed * (1.0 - 1e-9))
     ]
-    units, needed = stats.get("gate.mass", mass), model.gate.rows_needed(theta.gate)
+    units, rows = stats.get("gate.mass", mass), model.gate.rows_needed(theta.gate)
     reasons += [
-        f"expert {k + 1} rests on {units[k]:.3g} effective rows, fewer than the {needed} that its "
+        f"expert {k + 1} rests on {units[k]:.3g} effective rows, fewer than the {rows} that its "
         "part of the gate needs"
-        for k in np.flatnonzero(units < needed * (1.0 - 1e-9))
+        for k in np.flatnonzero(units < rows * (1.0 - 1e-9))
     ]
-    rooms: list[tuple[Gate | Expert, Any]] = [
-        (model.expert, theta.expert), (model.gate, theta.gate)
-    ]  # fmt: skip
     reasons += [
-        f"expert {k + 1} {room.boundary_reason()}"
-        for room, params in rooms
-        for k in np.flatnonzero(room.at_boundary(params))
+        f"expert {k + 1} {model.expert.boundary_reason_of(int(k))}"
+        for k in np.flatnonzero(model.expert.at_boundary(theta.expert))
+    ]
+    reasons += [
+        f"expert {k + 1} {model.gate.boundary_reason()}"
+        for k in np.flatnonzero(model.gate.at_boundary(theta.gate))
     ]
     return tuple(reasons)

@@ -34,6 +34,8 @@ class GLM(Expert):
 
     param_names: ClassVar[tuple[str, ...]] = ("coef",)
     discrete: ClassVar[bool] = True
+    #: Long Newton steps must be shortened.
+    shortens: ClassVar[bool] = True
     has_derivatives: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -103,7 +105,13 @@ class GLM(Expert):
             if penalty.is_null and np.trace(gram) < _NOTHING:
                 continue
             step[k] = shortened(penalty.minimize_quadratic(gram, cross, coef[k], mask), gram)
-        return {"coef": coef + step}
+        return self.stepped(params, stats, step)
+
+    def quadratic(self, params: Params, stats: Stats) -> tuple[Array, Array]:
+        return stats["gram"], stats["cross"]
+
+    def stepped(self, params: Params, stats: Stats, step: Array) -> Params:
+        return {"coef": params["coef"] + step}
 
     def init_params(self, batch: Batch, resp: Array, rng: np.random.Generator) -> Params:
         """Least squares on the scale of eta, then Newton steps, pulled to the pooled fit.
@@ -178,7 +186,13 @@ class GLM(Expert):
 
 
 def shortened(step: Array, gram: Array) -> Array:
-    """A Newton step times ``log(1 + r) / r``, with r its largest change of eta.
+    """A Newton step times :func:`shortening`."""
+    factor = shortening(step, gram)
+    return step if factor == 1.0 else step * factor
+
+
+def shortening(step: Array, gram: Array) -> float:
+    """``log(1 + r) / r``, with r the largest change of eta that a Newton step makes.
 
     Of a log-likelihood whose third derivative in eta is at most its second, as here, the
     factor keeps the step from overshooting (Sun and Tran-Dinh 2019), and goes to one as the
@@ -194,9 +208,9 @@ def shortened(step: Array, gram: Array) -> Array:
     """
     squares = np.diagonal(gram)
     if not squares[:1].sum() > 0.0:
-        return step
+        return 1.0
     r = _LARGEST * float(np.sqrt(squares @ step**2 / squares[0]))
-    return step * (np.log1p(r) / r) if r > 0.0 else step
+    return float(np.log1p(r) / r) if r > 0.0 else 1.0
 
 
 def first_row(bad: Array) -> int:

@@ -264,7 +264,13 @@ class LinearExpert(Expert):
             step[k] = penalty.minimize_quadratic(gram, cross, coef[k], mask)
             if self.shortens:
                 step[k] = shortened(step[k], gram)
-        moved = {"coef": coef + step}
+        return self.stepped(params, stats, step)
+
+    def quadratic(self, params: Params, stats: Stats) -> tuple[Array, Array]:
+        return stats["gram"], stats["cross"]
+
+    def stepped(self, params: Params, stats: Stats, step: Array) -> Params:
+        moved = {"coef": params["coef"] + step}
         for _, shape in self.free_shapes():
             moved[shape.name] = self.update_shape(shape, params, stats)
         return {**params, **moved}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -33,12 +33,16 @@ class Derivatives:
         Second derivatives with the sign changed.
     tied : tuple of T bool
         Predictors whose coefficients all experts share.
+    merge : ndarray of shape (Q, P) or None
+        From the P entries of :meth:`Expert.pack` to the Q coefficients of the predictors, where
+        these are not the same.
     """
 
     designs: tuple[Array, ...]
     slope: Array
     curve: Array
     tied: tuple[bool, ...]
+    merge: Array | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,9 @@ class Expert(ABC):
     #: Elementwise part in the fused kernels; None: passes run on the methods below.
     fused_code: ClassVar[int | None] = None
 
+    #: The response is continuous but for atoms, values that have a probability of their own.
+    has_atoms: ClassVar[bool] = False
+
     #: Whether the family has :meth:`row_terms`, around which a pass is compiled.
     has_row_terms: ClassVar[bool] = False
 
@@ -109,6 +116,32 @@ class Expert(ABC):
         if self.degree == 0 and not self.fit_intercept:
             raise ValueError("degree=0 with fit_intercept=False leaves no column; set one of them")
 
+    @classmethod
+    def example(cls, n_experts: int) -> Expert:
+        """An instance for that many experts; what has no use without arguments gets some."""
+        return cls()
+
+    def with_intercept(self, fit_intercept: bool) -> Self:
+        """The same family with or without intercepts."""
+        return replace(self, fit_intercept=fit_intercept)  # type: ignore[type-var]
+
+    def check_n_experts(self, n_experts: int) -> None:
+        """Raise ValueError if the family cannot be that of so many experts."""
+
+    def interchangeable(self, n_experts: int) -> Array:
+        """Labels (K,) of the experts: those with the same label may change places."""
+        return np.zeros(n_experts, dtype=np.int64)
+
+    def bound(self, design: DesignMap, loc: float, scale: float) -> Expert:
+        """The family for a design and a scale of the response that are known now."""
+        return self
+
+    def designs_of(
+        self, X: Array, names: tuple[str, ...], loc: float, scale: float
+    ) -> dict[str, Array]:
+        """Designs of the family's own, made of the user's features (n, d)."""
+        return {}
+
     # --- what EM needs -----------------------------------------------------------------
 
     @abstractmethod
@@ -118,6 +151,22 @@ class Expert(ABC):
     def check_rows(self, y: Array) -> None:
         """The part of :meth:`check_response` that holds of any of the rows, for blocks of them."""
         self.check_response(y)
+
+    def possible(self, y: Array) -> Array:
+        """Which responses have a positive density or probability, (n,) bool."""
+        low, high = self.support
+        with np.errstate(invalid="ignore"):
+            inside = np.isfinite(y) & (y > low) & (y < high)
+            inside &= (y == np.floor(y)) if self.discrete else True
+        return inside if y.ndim == 1 else inside.all(axis=1)
+
+    def atoms(self, y: Array) -> Array:
+        """Which responses have a positive probability, (n,) bool."""
+        return self.possible(y) if self.discrete else np.zeros(len(y), dtype=bool)
+
+    def arranged(self, batch: Batch, resp: Array, rng: np.random.Generator) -> Array:
+        """Responsibilities (u, K) of clusters found without regard to which expert is which."""
+        return resp
 
     @abstractmethod
     def init_params(self, batch: Batch, resp: Array, rng: np.random.Generator) -> Params:
@@ -138,6 +187,14 @@ class Expert(ABC):
     @abstractmethod
     def update(self, params: Params, stats: Stats, penalty: Penalty) -> Params:
         """New parameters that raise the expected penalised log-likelihood."""
+
+    def quadratic(self, params: Params, stats: Stats) -> tuple[Array, Array]:
+        """Curvature (K, p, p) and slope (K, p) of the quadratic that :meth:`update` climbs."""
+        raise self._lacks("quadratic")
+
+    def stepped(self, params: Params, stats: Stats, step: Array) -> Params:
+        """New parameters whose coefficients have taken a step (K, p)."""
+        raise self._lacks("stepped")
 
     def fused_response(self, y: Array) -> tuple[Array, Array]:
         """Response (n,) and, of binomial families, numbers of trials (n,), else (0,)."""
@@ -204,8 +261,8 @@ class Expert(ABC):
         """Number of free parameters of all K experts together."""
 
     @abstractmethod
-    def n_params_each(self, params: Params) -> int:
-        """Number of parameters of one expert, for the check of its effective rows."""
+    def n_params_each(self, params: Params) -> int | Array:
+        """Number of parameters of one expert, or of each (K,), to check its effective rows."""
 
     def at_boundary(self, params: Params) -> Array:
         """Which experts have collapsed onto the boundary of the parameters, (K,) bool."""
@@ -214,6 +271,10 @@ class Expert(ABC):
     def boundary_reason(self) -> str:
         """What :meth:`at_boundary` means, to complete 'expert 2 ...'."""
         return "lies on the boundary of the parameters"
+
+    def boundary_reason_of(self, expert: int) -> str:
+        """The same for one of the experts, by number."""
+        return self.boundary_reason()
 
     def separation(self, params: Params, stats: Stats, penalty: Penalty) -> Array:
         """Which experts have coefficients without a finite maximum, (K,) bool."""
@@ -233,6 +294,21 @@ class Expert(ABC):
         """The coefficients that a penalty sees, (K, p)."""
         return params["coef"]
 
+    def penalty_score(self, params: Params, gradient: Array) -> Array:
+        """Gradient of a penalty in the first entries of :meth:`pack`.
+
+        ``gradient`` is that in :meth:`penalized_coef`.
+        """
+        return gradient.ravel()
+
+    def penalty_information(self, params: Params, diagonal: Array) -> Array:
+        """Hessian of a penalty in the same entries, from its diagonal in the coefficients."""
+        return np.diag(diagonal.ravel())
+
+    def design_options(self) -> Mapping[str, Any]:
+        """Arguments of :meth:`DesignMap.fit` that the experts' design takes beside the usual."""
+        return {}
+
     def raw(self, params: Params, design: DesignMap, loc: float, scale: float) -> dict[str, Array]:
         """Parameters on the scale of the user's columns, by the names of the attributes.
 
@@ -249,6 +325,12 @@ class Expert(ABC):
         """Inverse of :meth:`raw`."""
         intercept = (raw["intercept"] - loc) / scale
         return {"coef": design.engine_coefficients(intercept, raw["coef"] / scale)}
+
+    def predictor_at(self, mean: Array) -> Array:
+        """The linear predictor at which the mean (of one trial) is ``mean``, elementwise."""
+        if self.affine_response:
+            return mean
+        raise self._lacks("predictor_at")
 
     # --- what starts are made from -----------------------------------------------------------
 

@@ -88,6 +88,14 @@ class Binomial(GLM):
                 f"{len(y)} rows"
             )
 
+    def possible(self, y: Array) -> Array:
+        if y.ndim == 1:
+            return (y == 0.0) | (y == 1.0)
+        return (np.isfinite(y) & (y >= 0.0) & (y == np.floor(y))).all(axis=1)
+
+    def predictor_at(self, mean: Array) -> Array:
+        return np.log(mean) - np.log1p(-mean)
+
     @staticmethod
     def inverse_link(eta: Array) -> Array:
         from scipy.special import expit

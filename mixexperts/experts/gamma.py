@@ -95,6 +95,9 @@ class Gamma(LinearExpert):
         mass = np.maximum(weight.sum(axis=0), 1e-300)
         return {"shape": 1.0 / np.maximum((weight * square).sum(axis=0) / mass, 1e-4)}
 
+    def predictor_at(self, mean: Array) -> Array:
+        return np.log(mean)
+
     def mean_at(self, eta: Array, **shapes: Array) -> Array:
         return np.exp(np.minimum(eta, _MAX_ETA))
 

@@ -67,6 +67,12 @@ class Poisson(GLM):
                 "For rates give the counts as y and the log of the exposure as offset"
             )
 
+    def possible(self, y: Array) -> Array:
+        return np.isfinite(y) & (y >= 0.0) & (y == np.floor(y))
+
+    def predictor_at(self, mean: Array) -> Array:
+        return np.log(mean)
+
     @staticmethod
     def inverse_link(eta: Array) -> Array:
         mean: Array = np.exp(np.minimum(eta, _MAX_ETA))

@@ -18,6 +18,7 @@ from mixexperts.em import Model
 from mixexperts.errors import InvalidResponseError
 
 N_EXPERTS = 3
+MOST_EXPERTS = 7
 N_UNITS = 40
 KINDS = ("plain", "weights", "offset", "units", "log_prior", "everything")
 
@@ -26,7 +27,8 @@ def _variants(family):
     """Each class with its defaults, with each of its switches turned, each choice made."""
     found = []
     for name, cls in all_components(family).items():
-        found.append(pytest.param(cls(), id=name))
+        made = cls.example(MOST_EXPERTS) if hasattr(cls, "example") else cls()
+        found.append(pytest.param(made, id=name))
         if dataclasses.is_dataclass(cls):
             hints = typing.get_type_hints(cls)
             for item in dataclasses.fields(cls):
@@ -36,7 +38,7 @@ def _variants(family):
                 elif typing.get_origin(hints[item.name]) is typing.Literal:
                     others = [v for v in typing.get_args(hints[item.name]) if v != item.default]
                 for value in others:
-                    turned = cls(**{item.name: value})
+                    turned = dataclasses.replace(made, **{item.name: value})
                     found.append(pytest.param(turned, id=f"{name}-{item.name}={value}"))
     return found
 
@@ -126,9 +128,11 @@ def make_batch(expert, gate, kind, rng, n_units=N_UNITS, n_experts=N_EXPERTS):
         weight = rng.uniform(0.2, 3.0, n_units)
         weight[::7] = 0.0
     features = gate.uses_features
+    design = _design(rng, n, expert.fit_intercept) if expert.uses_features else np.empty((n, 0))
+    own = expert.designs_of(rng.standard_normal((n, 2)), ("x0", "x1"), 0.0, 1.0)
     return Batch(
         y=_accepted(expert, rng, n),
-        designs={"mean": _design(rng, n, expert.fit_intercept)},
+        designs={"mean": design, **own},
         Z=_design(rng, n_units, gate.fit_intercept) if features else np.empty((n_units, 0)),
         weight=weight,
         unit=unit,
@@ -189,6 +193,15 @@ def separated_theta(model, batch, rng, n_experts=2, tries=30):
             best, clearest = theta, entropy
     assert best is not None
     return best
+
+
+def an_order(model, n_experts=N_EXPERTS):
+    """Another order of the experts, in which each keeps a place of its kind."""
+    labels = model.expert.interchangeable(n_experts)
+    order = np.arange(n_experts)
+    for label in np.unique(labels):
+        order[labels == label] = np.roll(order[labels == label], 1)
+    return order
 
 
 def join(batches):
@@ -261,6 +274,7 @@ def case(rng):
 def tools():
     """Helpers shared by the files of this folder."""
     return SimpleNamespace(
+        an_order=an_order,
         join=join,
         frozen=frozen,
         as_float32=as_float32,

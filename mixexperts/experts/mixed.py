@@ -1,0 +1,148 @@
+"""A family per expert."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from mixexperts._batch import Array, Batch
+from mixexperts._registry import resolve
+from mixexperts.experts._composite import Composite
+from mixexperts.experts.base import Expert
+from mixexperts.experts.gaussian import Gaussian
+
+# Of the starts, about this share puts the families to the clusters at random.
+_AT_RANDOM = 0.5
+# Log densities below it are all the same: a row out of reach.
+_OUT_OF_REACH = -30.0
+
+
+@dataclass(frozen=True)
+class Mixed(Composite):
+    r"""Experts of different families, expert k from the k-th.
+
+    Parameters
+    ----------
+    experts : sequence of Expert or str
+        Families, one per expert, each as it is written alone. ``expert=[Gaussian(), "poisson"]``
+        in an estimator means the same. Those that look at features have the same ``degree`` and
+        ``fit_intercept``, and none shares a parameter over experts.
+
+    Notes
+    -----
+    A parameter that an expert's family lacks is NaN among the attributes of a fit. Only experts
+    of the same family with the same settings are put in order after a fit, the others keep the
+    places that the list gives them.
+
+    A response may be impossible under some of the experts, as zero is for gamma experts; it must
+    be possible under one. Beside continuous families a discrete one, such as ``PointMass``, makes
+    the distribution of the response one with atoms: a value that has a probability of its own
+    under some expert counts with this probability, and densities of other experts count only at
+    the other values.
+
+    References
+    ----------
+    Jordan, M. I. and Jacobs, R. A. (1994). Hierarchical mixtures of experts and the EM
+    algorithm. Neural Computation 6, 181-214.
+    """
+
+    experts: tuple[Expert, ...] = field(default=())
+    name: ClassVar[str] = "mixed"
+
+    def __post_init__(self) -> None:
+        given: Any = self.experts
+        if isinstance(given, str | Expert):
+            given = (given,)
+        experts = tuple(resolve("expert", one, f"experts[{k}]") for k, one in enumerate(given))
+        object.__setattr__(self, "experts", experts)
+        if not experts:
+            raise ValueError("experts is empty; give one family per expert")
+        for k, one in enumerate(experts):
+            if isinstance(one, Composite):
+                raise TypeError(f"experts[{k}] is itself put together; list its families instead")
+            shared = [f.name for f in _switches(one) if getattr(one, f.name) is True]
+            if shared:
+                raise ValueError(
+                    f"experts[{k}] has {shared[0]}=True, but each expert of Mixed stands for "
+                    f"itself; leave {shared[0]} out"
+                )
+        columns = set.intersection(*(set(one.response_columns) for one in experts))
+        if not columns:
+            listed = ", ".join(f"{e.name} takes {e.response_columns}" for e in experts)
+            raise ValueError(f"the experts take responses of different columns: {listed}")
+        object.__setattr__(self, "response_columns", tuple(sorted(columns)))
+        using = [one for one in experts if one.uses_features]
+        for what in ("degree", "fit_intercept"):
+            values = {getattr(one, what) for one in using}
+            if len(values) > 1:
+                raise ValueError(
+                    f"the experts have different {what}, but one design serves them all; give "
+                    f"the same {what}"
+                )
+        self._settle(experts)
+
+    @property
+    def families(self) -> tuple[Expert, ...]:
+        """The family of each expert."""
+        return self.experts
+
+    @classmethod
+    def example(cls, n_experts: int) -> Mixed:
+        """Two kinds of Gaussian experts in turn."""
+        known = (Gaussian(), Gaussian(scale_floor=1e-5))
+        return cls(tuple(known[k % 2] for k in range(n_experts)))
+
+    def with_intercept(self, fit_intercept: bool) -> Mixed:
+        return replace(
+            self,
+            experts=tuple(
+                one.with_intercept(fit_intercept) if one.uses_features else one
+                for one in self.experts
+            ),
+        )
+
+    def check_n_experts(self, n_experts: int) -> None:
+        if n_experts != len(self.experts):
+            listed = ", ".join(one.name for one in self.experts)
+            raise ValueError(
+                f"n_experts={n_experts}, but expert lists {len(self.experts)} families ({listed}); "
+                "give one family per expert"
+            )
+
+    def arranged(self, batch: Batch, resp: Array, rng: np.random.Generator) -> Array:
+        """Clusters put to families: where these fit them best, or in half of the cases anywhere."""
+        n_experts = resp.shape[1]
+        labels = self.interchangeable(n_experts)
+        if len(set(labels)) == 1:
+            return resp
+        order = rng.permutation(n_experts)
+        if rng.random() >= _AT_RANDOM:
+            order = self._best(batch.dense(), resp, labels, rng)
+        return resp[:, order]
+
+    def _best(self, batch: Batch, resp: Array, labels: Array, rng: np.random.Generator) -> Array:
+        """The assignment of clusters to families with the largest log-likelihood."""
+        from scipy.optimize import linear_sum_assignment
+
+        rows = batch.spread_units(resp)
+        weight = batch.spread_units(batch.weight)[:, None] * rows
+        allowed = self.allowed(batch.y, len(labels))
+        gain = np.zeros((len(labels), len(labels)))  # of the family of expert k, cluster c
+        for k in np.unique(labels):
+            unit = self._measure(batch, k, allowed[k])
+            view = self._view(batch, k, *unit, allowed[k])
+            for c in range(len(labels)):
+                own = self._fit_one(batch, k, rows[:, c], allowed[k], unit, rng)
+                log_f = self.families[k].log_prob(own, view)[:, 0] - np.log(unit[1])
+                if allowed[k] is not None:
+                    log_f = np.where(allowed[k], log_f, _OUT_OF_REACH)
+                gain[labels == k, c] = weight[:, c] @ np.maximum(log_f, _OUT_OF_REACH)
+        order: Array = linear_sum_assignment(-gain)[1]
+        return order
+
+
+def _switches(expert: Expert) -> list[Any]:
+    """Fields of a family that make experts share a parameter."""
+    return [f for f in fields(expert) if f.name.startswith("shared_")]  # type: ignore[arg-type]
