@@ -74,6 +74,7 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         columns, names = self._columns(data.n_features), self._names(data.n_features)
         # The compiled pass standardises rows as it reads them.
         lazy = self.backend != "numpy" and is_compiled(model)
+        model = replace(model, expert=model.expert.with_features(names))
         placed = data.place(model, columns, names, lazy, settings.backend)
         self._warn_about_design(placed.frame, data.n_rows)
         frame = placed.frame  # which tells an expert that names its terms where they are

@@ -16,6 +16,7 @@ from mixexperts._design import DesignMap, Rows
 from mixexperts._moments import Moments
 from mixexperts.em.engine import Model
 from mixexperts.errors import DesignError
+from mixexperts.experts.base import Expert
 
 # Rows taken at a time.
 _BLOCK_ROWS = 32768
@@ -36,6 +37,8 @@ class Frame:
         The engine sees the response as ``(y - loc) / scale``.
     gate_is_joint : bool
         Whether the gate models the density of its features.
+    maker : Expert or None
+        Experts that make designs of their own from the features.
     """
 
     expert_columns: Array
@@ -45,6 +48,7 @@ class Frame:
     loc: float
     scale: float
     gate_is_joint: bool = False
+    maker: Expert | None = None
 
     @classmethod
     def fit(
@@ -162,7 +166,8 @@ class Frame:
             loc, scale = location()
             # Without an intercept a shift of y is not a shift of the model.
             loc = loc if model.expert.fit_intercept else 0.0
-        return cls(*columns, maps[keys[0]], maps[keys[1]], loc, scale, joint)
+        maker = model.expert if model.expert.makes_designs else None
+        return cls(*columns, maps[keys[0]], maps[keys[1]], loc, scale, joint, maker)
 
     def batch(
         self,
@@ -179,13 +184,14 @@ class Frame:
         """
         n = X.shape[0]
         design = self._design(self.expert_map, X, self.expert_columns, lazy)
+        own = {} if self.maker is None else self.maker.designs_of(X, self.loc, self.scale)
         # The same columns are held once, and their products are made once per pass.
         same = np.array_equal(self.expert_columns, self.gate_columns) and (
             self.expert_map.same_columns(self.gate_map)
         )
         return Batch(
             y=np.zeros(n) if y is None else self.response(y),
-            designs={"mean": design},
+            designs={"mean": design, **own},
             Z=design if same else self._design(self.gate_map, X, self.gate_columns, lazy),
             weight=np.ones(n) if weight is None else weight,
             offset=None if offset is None else offset / self.scale,

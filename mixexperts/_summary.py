@@ -122,11 +122,12 @@ def _small_and_tight(results: MoEResults) -> list[str]:
     if scale is None:
         return []
     few = est.mass_ < _FEW_ROWS * est.model_.expert.n_params_each(est.theta_.expert)
+    largest = np.nanmax(scale, initial=0.0)
     return [
-        f"Expert {k + 1} has {scale[k] / scale.max():.2g} of the largest scale, on only "
+        f"Expert {k + 1} has {scale[k] / largest:.2g} of the largest scale, on only "
         f"{est.mass_[k]:.3g} effective rows: it may be a spike on a few rows, and its "
         "log-likelihood should not be trusted to choose a model."
-        for k in np.flatnonzero(few & (scale < _TIGHT * scale.max()))
+        for k in np.flatnonzero(few & (scale < _TIGHT * largest))
     ]
 
 
@@ -216,4 +217,6 @@ def _format(widths: list[int], aligns: str, *, header: bool) -> dict[str, Any]:
 
 
 def _number(value: float) -> str:
+    if value != value:  # the expert's family has no such parameter
+        return ""
     return f"{value:.4f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.4g}"

@@ -300,9 +300,11 @@ class Predictive:
         ValueError
             If ``confidence`` lies outside (0, 1).
         UnsupportedCombinationError
-            If no such region has that mass, or the counts are too many to be looked at.
+            If no such region has that mass, the counts are too many to be looked at, or some
+            values have a probability beside a density.
         """
         mass = float(fraction(confidence, "confidence", "(0, 1)"))
+        self._refuse_atoms("highest-density region", f"interval({mass:g})")
         if self._expert.discrete:
             return [likeliest(value, log_f, mass) for value, log_f in self._integers()]
         return [region for rows in self._row_blocks() for region in self._regions(rows, mass)]
@@ -319,6 +321,7 @@ class Predictive:
         if self._expert.discrete:
             likely = [value[log_f.argmax()] for value, log_f in self._integers()]
             return self._report(np.array(likely, dtype=float))
+        self._refuse_atoms("point of highest density", "median()")
         top = np.empty(self.n_rows)
         for rows in self._row_blocks():
             x, log_f = self._profile(rows)
@@ -374,6 +377,13 @@ class Predictive:
         columns = {"mean": self.mean(), "std": self.std(), "median": self.median()}
         columns["lower"], columns["upper"] = self.interval(confidence)
         return pd.DataFrame(columns, index=self._index)
+
+    def _refuse_atoms(self, what: str, instead: str) -> None:
+        if self._expert.has_atoms:
+            raise UnsupportedCombinationError(
+                f"no {what} of {self._expert.name!r}: some values have a probability of their own, "
+                f"which no density compares with; use {instead}"
+            )
 
     def _report(self, internal: Array) -> Array:
         return self._loc + self._scale * internal

@@ -247,7 +247,7 @@ class MoEResults:
             for part, table in parts.items()
             for expert in table.columns
             for term in table.index
-            if (part, expert, term) not in bound
+            if (part, expert, term) not in bound and not np.isnan(table.at[term, expert])
         ]
         index = pd.MultiIndex.from_tuples(
             [row[:3] for row in series], names=["part", "expert", "term"]

@@ -18,6 +18,10 @@ from mixexperts.penalties.base import Penalty
 
 # Location and scale on which a member sees the response, where no common scale serves all.
 _UNIT = "unit"
+# Of the starts, about this share puts the families to the clusters at random.
+_AT_RANDOM = 0.5
+# Log densities below it are all the same: a row out of reach.
+_OUT_OF_REACH = -30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,6 +256,37 @@ class Composite(Expert):
         )
         return dict(self.families[k].init_params(alone, resp[:, None], rng))
 
+    def arranged(self, batch: Batch, resp: Array, rng: np.random.Generator) -> Array:
+        """Clusters put to families: where these fit them best, or in half of the cases anywhere."""
+        n_experts = resp.shape[1]
+        labels = self.interchangeable(n_experts)
+        if len(set(labels)) == 1:
+            return resp
+        order = rng.permutation(n_experts)
+        if rng.random() >= _AT_RANDOM:
+            order = self._best(batch.dense(), resp, labels, rng)
+        return resp[:, order]
+
+    def _best(self, batch: Batch, resp: Array, labels: Array, rng: np.random.Generator) -> Array:
+        """The assignment of clusters to families with the largest log-likelihood."""
+        from scipy.optimize import linear_sum_assignment
+
+        rows = batch.spread_units(resp)
+        weight = batch.spread_units(batch.weight)[:, None] * rows
+        allowed = self.allowed(batch.y, len(labels))
+        gain = np.zeros((len(labels), len(labels)))  # of the family of expert k, cluster c
+        for k in np.unique(labels):
+            unit = self._measure(batch, k, allowed[k])
+            view = self._view(batch, k, *unit, allowed[k])
+            for c in range(len(labels)):
+                own = self._fit_one(batch, k, rows[:, c], allowed[k], unit, rng)
+                log_f = self.families[k].log_prob(own, view)[:, 0] - np.log(unit[1])
+                if allowed[k] is not None:
+                    log_f = np.where(allowed[k], log_f, _OUT_OF_REACH)
+                gain[labels == k, c] = weight[:, c] @ np.maximum(log_f, _OUT_OF_REACH)
+        order: Array = linear_sum_assignment(-gain)[1]
+        return order
+
     # --- the vector of free parameters ---------------------------------------------------------
 
     def _sizes(self, params: Params) -> tuple[list[int], list[int]]:
@@ -405,7 +440,7 @@ class Composite(Expert):
         }
         for k in range(n_experts):
             family, unit = self.families[k], self._unit(params, k)
-            columns = design if family.uses_features else _NO_COLUMNS
+            columns = design if family.uses_features else NO_COLUMNS
             common = (loc, scale) if self.affine_response else unit
             own = family.raw(self._own(params, k), columns, *common)
             for name, value in own.items():
@@ -426,7 +461,7 @@ class Composite(Expert):
             own = {name: raw[name][k : k + 1] for name in ("intercept", *family.param_names)}
             columns, unit = design, (loc, scale)
             if not family.uses_features:
-                columns = _NO_COLUMNS
+                columns = NO_COLUMNS
                 own |= {"intercept": np.zeros(1), "coef": np.empty((1, 0))}
             if not self.affine_response:
                 unit = (0.0, 1.0)
@@ -530,7 +565,7 @@ class Composite(Expert):
         return drawn
 
 
-_NO_COLUMNS = DesignMap(
+NO_COLUMNS = DesignMap(
     (), np.empty(0), np.empty(0), np.empty((0, 0), dtype=np.int64), intercept=False
 )
 

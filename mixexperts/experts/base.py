@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
@@ -67,6 +67,15 @@ class RowTerms:
     sums: Mapping[str, Array]
 
 
+_LINKS: dict[str, Callable[[Array], Array]] = {
+    "identity": np.asarray,
+    "log": np.log,
+    "inverse": np.reciprocal,
+    "sqrt": np.sqrt,
+    "logit": lambda mean: np.log(mean) - np.log1p(-mean),
+}
+
+
 class Expert(ABC):
     """A family of K expert densities, without state: parameters go in and come out.
 
@@ -96,6 +105,11 @@ class Expert(ABC):
 
     #: Whether the family has :meth:`derivatives`; else the engine takes no Newton steps.
     has_derivatives: ClassVar[bool] = False
+
+    #: Whether the family has :meth:`designs_of`.
+    makes_designs: ClassVar[bool] = False
+    #: How the mean (of one trial) hangs on the predictor, where no field ``link`` says it.
+    mean_link: ClassVar[str | None] = None
 
     #: Experts look at features; a family that does not says so.
     uses_features: ClassVar[bool] = True
@@ -127,6 +141,7 @@ class Expert(ABC):
 
     def check_n_experts(self, n_experts: int) -> None:
         """Raise ValueError if the family cannot be that of so many experts."""
+        return None
 
     def interchangeable(self, n_experts: int) -> Array:
         """Labels (K,) of the experts: those with the same label may change places."""
@@ -136,10 +151,12 @@ class Expert(ABC):
         """The family for a design and a scale of the response that are known now."""
         return self
 
-    def designs_of(
-        self, X: Array, names: tuple[str, ...], loc: float, scale: float
-    ) -> dict[str, Array]:
-        """Designs of the family's own, made of the user's features (n, d)."""
+    def with_features(self, names: tuple[str, ...]) -> Expert:
+        """The family for features of these names, before a design is made of them."""
+        return self
+
+    def designs_of(self, X: Array, loc: float, scale: float) -> dict[str, Array]:
+        """Designs of the family's own, from the user's features (n, d), if it makes any."""
         return {}
 
     # --- what EM needs -----------------------------------------------------------------
@@ -328,9 +345,10 @@ class Expert(ABC):
 
     def predictor_at(self, mean: Array) -> Array:
         """The linear predictor at which the mean (of one trial) is ``mean``, elementwise."""
-        if self.affine_response:
-            return mean
-        raise self._lacks("predictor_at")
+        name = getattr(self, "link", self.mean_link or ("identity" * self.affine_response))
+        if name not in _LINKS:
+            raise self._lacks("predictor_at")
+        return _LINKS[name](mean)
 
     # --- what starts are made from -----------------------------------------------------------
 

@@ -52,6 +52,7 @@ class Binomial(GLM):
     degree: int = 1
     fit_intercept: bool = True
     name: ClassVar[str] = "binomial"
+    mean_link: ClassVar[str | None] = "logit"
     fused_code: ClassVar[int | None] = 2
     response_columns: ClassVar[tuple[int, ...]] = (1, 2)
 
@@ -92,9 +93,6 @@ class Binomial(GLM):
         if y.ndim == 1:
             return (y == 0.0) | (y == 1.0)
         return (np.isfinite(y) & (y >= 0.0) & (y == np.floor(y))).all(axis=1)
-
-    def predictor_at(self, mean: Array) -> Array:
-        return np.log(mean) - np.log1p(-mean)
 
     @staticmethod
     def inverse_link(eta: Array) -> Array:

@@ -42,6 +42,7 @@ class Gamma(LinearExpert):
     shared_shape: bool = False
     fit_intercept: bool = True
     name: ClassVar[str] = "gamma"
+    mean_link: ClassVar[str | None] = "log"
     param_names: ClassVar[tuple[str, ...]] = ("coef", "shape")
     shapes: ClassVar[tuple[Shape, ...]] = (Shape("shape", 1e-6, 1e10),)
     support: ClassVar[tuple[float, float]] = (0.0, math.inf)
@@ -94,9 +95,6 @@ class Gamma(LinearExpert):
         square = np.clip(np.exp(np.minimum(np.log(y) - eta, 20.0)) - 1.0, -10.0, 10.0) ** 2
         mass = np.maximum(weight.sum(axis=0), 1e-300)
         return {"shape": 1.0 / np.maximum((weight * square).sum(axis=0) / mass, 1e-4)}
-
-    def predictor_at(self, mean: Array) -> Array:
-        return np.log(mean)
 
     def mean_at(self, eta: Array, **shapes: Array) -> Array:
         return np.exp(np.minimum(eta, _MAX_ETA))

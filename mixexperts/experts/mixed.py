@@ -5,18 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
-import numpy as np
-
-from mixexperts._batch import Array, Batch
 from mixexperts._registry import resolve
 from mixexperts.experts._composite import Composite
 from mixexperts.experts.base import Expert
 from mixexperts.experts.gaussian import Gaussian
-
-# Of the starts, about this share puts the families to the clusters at random.
-_AT_RANDOM = 0.5
-# Log densities below it are all the same: a row out of reach.
-_OUT_OF_REACH = -30.0
 
 
 @dataclass(frozen=True)
@@ -110,37 +102,6 @@ class Mixed(Composite):
                 f"n_experts={n_experts}, but expert lists {len(self.experts)} families ({listed}); "
                 "give one family per expert"
             )
-
-    def arranged(self, batch: Batch, resp: Array, rng: np.random.Generator) -> Array:
-        """Clusters put to families: where these fit them best, or in half of the cases anywhere."""
-        n_experts = resp.shape[1]
-        labels = self.interchangeable(n_experts)
-        if len(set(labels)) == 1:
-            return resp
-        order = rng.permutation(n_experts)
-        if rng.random() >= _AT_RANDOM:
-            order = self._best(batch.dense(), resp, labels, rng)
-        return resp[:, order]
-
-    def _best(self, batch: Batch, resp: Array, labels: Array, rng: np.random.Generator) -> Array:
-        """The assignment of clusters to families with the largest log-likelihood."""
-        from scipy.optimize import linear_sum_assignment
-
-        rows = batch.spread_units(resp)
-        weight = batch.spread_units(batch.weight)[:, None] * rows
-        allowed = self.allowed(batch.y, len(labels))
-        gain = np.zeros((len(labels), len(labels)))  # of the family of expert k, cluster c
-        for k in np.unique(labels):
-            unit = self._measure(batch, k, allowed[k])
-            view = self._view(batch, k, *unit, allowed[k])
-            for c in range(len(labels)):
-                own = self._fit_one(batch, k, rows[:, c], allowed[k], unit, rng)
-                log_f = self.families[k].log_prob(own, view)[:, 0] - np.log(unit[1])
-                if allowed[k] is not None:
-                    log_f = np.where(allowed[k], log_f, _OUT_OF_REACH)
-                gain[labels == k, c] = weight[:, c] @ np.maximum(log_f, _OUT_OF_REACH)
-        order: Array = linear_sum_assignment(-gain)[1]
-        return order
 
 
 def _switches(expert: Expert) -> list[Any]:

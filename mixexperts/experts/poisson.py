@@ -50,6 +50,7 @@ class Poisson(GLM):
     degree: int = 1
     fit_intercept: bool = True
     name: ClassVar[str] = "poisson"
+    mean_link: ClassVar[str | None] = "log"
     fused_code: ClassVar[int | None] = 1
 
     def check_response(self, y: Array) -> None:
@@ -69,9 +70,6 @@ class Poisson(GLM):
 
     def possible(self, y: Array) -> Array:
         return np.isfinite(y) & (y >= 0.0) & (y == np.floor(y))
-
-    def predictor_at(self, mean: Array) -> Array:
-        return np.log(mean)
 
     @staticmethod
     def inverse_link(eta: Array) -> Array:

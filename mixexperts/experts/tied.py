@@ -29,6 +29,7 @@ _START_STEPS = 4
 _TRAITS = (
     "affine_response", "discrete", "has_atoms", "support", "response_columns", "fused_code",
     "has_row_terms", "has_derivatives", "uses_features", "fit_intercept", "degree", "param_names",
+    "mean_link",
 )  # fmt: skip
 
 
@@ -342,7 +343,6 @@ class Tied(Expert):
     penalized = _inner("penalized")
     raw = _inner("raw")
     engine = _inner("engine")
-    predictor_at = _inner("predictor_at")
     working_response = _inner("working_response")
     residual = _inner("residual")
     distance = _inner("distance")

@@ -129,7 +129,7 @@ def make_batch(expert, gate, kind, rng, n_units=N_UNITS, n_experts=N_EXPERTS):
         weight[::7] = 0.0
     features = gate.uses_features
     design = _design(rng, n, expert.fit_intercept) if expert.uses_features else np.empty((n, 0))
-    own = expert.designs_of(rng.standard_normal((n, 2)), ("x0", "x1"), 0.0, 1.0)
+    own = expert.designs_of(rng.standard_normal((n, 2)), 0.0, 1.0)
     return Batch(
         y=_accepted(expert, rng, n),
         designs={"mean": design, **own},
