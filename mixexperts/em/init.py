@@ -228,9 +228,12 @@ def split_worst(model: Model, batch: Batch, theta: Theta, rng: np.random.Generat
     new one, cut along its residual and a random direction of the features.
     """
     log_expert = batch.sum_units(model.expert.log_prob(theta.expert, batch))
-    resp, _ = e_step(model.log_joint(theta, batch))
+    resp, log_density = e_step(model.log_joint(theta, batch))
+    # Rows that none of the experts so far can have produced belong to all alike.
+    resp[np.isneginf(log_density)] = 1.0 / resp.shape[1]
     weighted = resp * batch.weight[:, None]
     mass = weighted.sum(axis=0)
+    log_expert = np.where(weighted > 0.0, log_expert, 0.0)
     mean_log = (weighted * log_expert).sum(axis=0) / np.maximum(mass, 1e-300)
     # Splitting an expert too small to feed two only makes a degenerate start.
     splittable = mass >= 2 * (model.expert.n_params_each(theta.expert) + 1)

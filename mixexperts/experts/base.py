@@ -135,6 +135,10 @@ class Expert(ABC):
         """An instance for that many experts; what has no use without arguments gets some."""
         return cls()
 
+    def family_name(self) -> str:
+        """Name of the densities: families of the same name have the same parameters."""
+        return self.name
+
     def with_intercept(self, fit_intercept: bool) -> Self:
         """The same family with or without intercepts."""
         return replace(self, fit_intercept=fit_intercept)  # type: ignore[type-var]

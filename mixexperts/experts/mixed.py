@@ -86,6 +86,9 @@ class Mixed(Composite):
         known = (Gaussian(), Gaussian(scale_floor=1e-5))
         return cls(tuple(known[k % 2] for k in range(n_experts)))
 
+    def family_name(self) -> str:
+        return "mixed of " + ", ".join(one.family_name() for one in self.experts)
+
     def with_intercept(self, fit_intercept: bool) -> Mixed:
         return replace(
             self,

@@ -94,15 +94,13 @@ class Tied(Expert):
         common = [self.common] if isinstance(self.common, str) else list(self.common)
         terms = dict(_pairs(self.terms, "terms")) | dict.fromkeys(common, "all")
         fixed = dict(_pairs(self.fixed, "fixed"))
-        twice = sorted(set(terms) & set(fixed))
-        if twice:
-            raise ValueError(f"term {twice[0]!r} is both in common and fixed; choose one")
-        settled = {
+        settled: dict[str, Any] = {
             "expert": expert,
             "terms": tuple((term, _groups(term, value)) for term, value in terms.items()),
             "common": (),
             "fixed": tuple((term, _values(term, value)) for term, value in fixed.items()),
         }
+        _check_apart(settled["terms"], settled["fixed"])
         steps = type(expert).quadratic is not Expert.quadratic
         if isinstance(expert, Tied) or not (steps and "coef" in expert.param_names):
             raise UnsupportedCombinationError(
@@ -119,6 +117,9 @@ class Tied(Expert):
         """Gaussian experts with one slope in common."""
         columns = DesignMap(("x0", "x1"), np.zeros(2), np.ones(2), np.eye(2, dtype=np.int64), True)
         return cls(common=("x1",)).bound(columns, 0.0, 1.0)
+
+    def family_name(self) -> str:
+        return self.expert.family_name()
 
     def with_intercept(self, fit_intercept: bool) -> Tied:
         return replace(self, expert=self.expert.with_intercept(fit_intercept))
@@ -391,6 +392,21 @@ def _values(term: str, value: Any) -> tuple[float, ...]:
     if any(math.isinf(v) for v in values) or all(math.isnan(v) for v in values):
         raise ValueError(f"fixed[{term!r}] must hold a finite number, got {value!r}")
     return values
+
+
+def _check_apart(terms: tuple[tuple[str, Any], ...], fixed: tuple[tuple[str, Any], ...]) -> None:
+    """Refuse a coefficient that is known and in common."""
+    groups_of = dict(terms)
+    for term, values in fixed:
+        groups = groups_of.get(term, ())
+        listed = range(len(values)) if groups == "all" else (k for g in groups for k in g)
+        for k in listed:
+            value = values[0] if len(values) == 1 else values[k] if k < len(values) else math.nan
+            if not math.isnan(value):
+                raise ValueError(
+                    f"term {term!r} is both in common and fixed for expert {k}; choose one of the "
+                    "two for each expert"
+                )
 
 
 def _group_of(k: int, groups: tuple[tuple[int, ...], ...]) -> int:
