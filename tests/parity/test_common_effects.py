@@ -100,7 +100,11 @@ def test_common_slope_of_counts_with_exposure():
 
 
 def test_nested_effect():
-    """Two experts have one treatment effect, the third has none."""
+    """Two experts have one treatment effect, the third has none.
+
+    flexmix started from the responsibilities of this fit stays there; the best of its own eight
+    starts is -414.489.
+    """
     nan = float("nan")
     family = Tied(Poisson(), {"treated": [[0, 1]]}, fixed={"treated": [nan, nan, 0.0]})
     res = mx.moe(
@@ -111,11 +115,10 @@ def test_nested_effect():
         offset="log_hours",
         n_init=40,
     )
-    assert res.llf == pytest.approx(-414.488906311, abs=LLF_TOL)
-    assert (res.df_model, round(res.bic, 4)) == (9, 873.4526)
+    assert res.llf == pytest.approx(-401.23938169, abs=LLF_TOL)
+    assert (res.df_model, round(res.bic, 4)) == (9, 846.9535)
     coef = res.estimator.coef_
     assert coef[0, 0] == pytest.approx(coef[1, 0], abs=1e-12)
     assert coef[2, 0] == pytest.approx(0.0, abs=1e-12)
-    assert_allclose(
-        np.sort(coef[:, 1]), [-1.4862370071, -0.7526892861, -0.40735136], atol=10 * COEF_TOL
-    )
+    assert_allclose(coef[:, 1], [-2.4592976, -0.29991409, -0.67290805], atol=COEF_TOL)
+    assert coef[0, 0] == pytest.approx(-2.78112313, abs=COEF_TOL)
