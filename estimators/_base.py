@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import validate_data
 
 from mixexperts._batch import Array
 from mixexperts._registry import resolve
@@ -19,6 +19,7 @@ from mixexperts.em.engine import EMResult, Model
 from mixexperts.em.passes import check_available, is_compiled, is_served
 from mixexperts.em.restarts import Restarts, Settings, Start, fit_restarts
 from mixexperts.em.streaming import Stream
+from mixexperts.em.variants import resolve_algorithm
 from mixexperts.errors import (
     DegenerateFitWarning,
     RankDeficientWarning,
@@ -27,16 +28,19 @@ from mixexperts.errors import (
     warn,
 )
 from mixexperts.estimators import _checks as checks
+from mixexperts.estimators import _units as units
 from mixexperts.estimators._data import Data, Placed, Resident, Streamed
 from mixexperts.estimators._frame import Frame
-from mixexperts.estimators._predict import Predictions
+from mixexperts.estimators._online import Incremental
+from mixexperts.estimators._saving import Saving
 from mixexperts.estimators._starts import StartMaker
+from mixexperts.estimators._units import Given, Grouping
 from mixexperts.experts.base import Expert
 from mixexperts.penalties.base import NoPenalty
 from mixexperts.sources import ArraySource, Source
 
 
-class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
+class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
     """Shared machinery of the estimators; parameters are documented in the subclasses."""
 
     # Declared for the type checker; each subclass assigns them in its __init__.
@@ -49,6 +53,7 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
     expert_penalty: Any
     init: Any
     n_init: int
+    algorithm: Any
     max_iter: int
     tol: float
     accelerate: bool
@@ -62,16 +67,32 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
 
     # --- fitting ---------------------------------------------------------------------------
 
-    def _fit(self, X: Any, y: Any, sample_weight: Any, offset: Any) -> None:
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        offset: Any,
+        groups: Any = None,
+        log_prior: Any = None,
+        partial_labels: Any = None,
+    ) -> None:
         settings = self._settings()
         model = self._model()
-        model.expert.check_n_experts(settings.n_experts)
-        if self.backend == "auto" and checks.is_cupy(X) and is_served(model):
+        model.expert.check_experts(settings.n_experts)
+        plain = settings.algorithm.name == "em"
+        if plain and self.backend == "auto" and checks.is_cupy(X) and is_served(model):
             settings = replace(settings, backend="cupy")
-        data = self._data(model, X, y, sample_weight, offset, settings.seed)
+        extra = {"groups": groups, "log_prior": log_prior, "partial_labels": partial_labels}
+        data = self._data(model, X, y, sample_weight, offset, extra, settings.seed)
         self._check_size(data, settings.n_experts)
         model = model.rescaled(data.weight)
         columns, names = self._columns(data.n_features), self._names(data.n_features)
+        model.gate.check_experts(settings.n_experts)
+        gate = model.gate.with_columns(tuple(names[j] for j in columns[1]))
+        model = replace(model, gate=gate)
+        if isinstance(data, Resident):
+            data.given.check_gate(columns[1], names)
         # The compiled pass standardises rows as it reads them.
         lazy = self.backend != "numpy" and is_compiled(model)
         model = replace(model, expert=model.expert.with_features(names))
@@ -85,12 +106,24 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         self.warn_about_fit()
 
     def _data(
-        self, model: Model, X: Any, y: Any, sample_weight: Any, offset: Any, seed: int
+        self,
+        model: Model,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        offset: Any,
+        extra: dict[str, Any],
+        seed: int,
     ) -> Data:
         """The rows, checked: in memory, or to be read anew in every pass."""
         if not (self._is_source(X, y, sample_weight, offset) or self._in_chunks(X, y)):
-            X, y, weight, offset, used = self._validate(X, y, sample_weight, offset)
-            return Resident(X, y, weight, offset, used, seed=seed)
+            return Resident(self._given(X, y, sample_weight, offset, **extra), seed=seed)
+        refused = [name for name, value in extra.items() if value is not None]
+        if refused:
+            raise UnsupportedCombinationError(
+                f"{' and '.join(refused)} cannot go with data that are read in chunks (a source, a "
+                "numpy.memmap or chunk_rows); give arrays in memory, and leave out chunk_rows"
+            )
         source = X
         if not isinstance(source, Source):
             if not isinstance(X, np.memmap):
@@ -150,6 +183,12 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
             raise TypeError(f"n_jobs must be an integer or None, got {self.n_jobs!r}")
         if self.chunk_rows is not None:
             checks.positive_integer(self.chunk_rows, "chunk_rows")
+        algorithm = resolve_algorithm(self.algorithm)
+        if self.backend in ("cupy", "numba") and algorithm.name != "em":
+            raise UnsupportedCombinationError(
+                f"algorithm={algorithm.name!r} has passes of its own, which backend="
+                f"{self.backend!r} does not know; use backend='auto'"
+            )
         check_available(self.backend)
         return Settings(
             n_experts,
@@ -159,6 +198,7 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
             self.backend,
             self._seed(),
             1 if self.n_jobs == 1 else None,
+            algorithm,
         )
 
     def _seed(self) -> int:
@@ -200,19 +240,27 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
             )
         return Model(gate, expert, *penalties)
 
-    def _validate(
-        self, X: Any, y: Any, sample_weight: Any, offset: Any
-    ) -> tuple[Array, Array, Array, Array | None, Array | None]:
-        """Rows of positive weight, and which they are (None: all)."""
+    def _given(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        offset: Any,
+        groups: Any = None,
+        log_prior: Any = None,
+        partial_labels: Any = None,
+    ) -> Given:
+        """The rows of positive weight, checked, group by group."""
         X, y, sample_weight, offset = map(checks.in_memory, (X, y, sample_weight, offset))
         X, y = self._arrays(X, y)
-        weight = checks.sample_weight_array(sample_weight, len(y))
-        offset = checks.offset_array(offset, len(y))
-        self._warn_about_weights(float(weight.sum()), int(np.count_nonzero(weight)))
-        if weight.all():
-            return X, y, weight, offset, None
-        used = weight > 0
-        return X[used], y[used], weight[used], None if offset is None else offset[used], used
+        n = len(y)
+        grouping = None if groups is None else Grouping.of(groups, n)
+        weight = units.weights(sample_weight, n, grouping)
+        offset = checks.offset_array(offset, n)
+        known = units.evidence(log_prior, partial_labels, n, self.n_experts, grouping)
+        given = Given.of(X, y, offset, weight, known, grouping)
+        self._warn_about_weights(float(given.weight.sum()), len(given.weight), grouping is not None)
+        return given
 
     def _arrays(self, X: Any, y: Any) -> tuple[Array, Array]:
         """X and y as finite numbers, X in single precision if it is given so."""
@@ -220,29 +268,31 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         expert = resolve("expert", self.expert, "expert")
         return checks.validated(self, expert, X, y, dtype=[np.float64, np.float32])
 
-    def _warn_about_weights(self, total: float, n_rows: int) -> None:
-        if total < 0.5 * n_rows:
+    def _warn_about_weights(self, total: float, n_units: int, grouped: bool = False) -> None:
+        what = "group" if grouped else "row"
+        if total < 0.5 * n_units:
             warn(
-                f"sample_weight sums to {total:.3g} over {n_rows} rows. "
-                "Weights are frequencies: a row of weight 2 counts as the row twice. BIC and the "
-                "check for degenerate experts go by their sum; scale them to sum to the number of "
-                "rows if they are relative",
+                f"sample_weight sums to {total:.3g} over {n_units} {what}s. "
+                f"Weights are frequencies: a {what} of weight 2 counts as the {what} twice. BIC "
+                "and the check for degenerate experts go by their sum; scale them to sum to the "
+                f"number of {what}s if they are relative",
                 UserWarning,
             )
 
     def _check_size(self, data: Data, n_experts: int) -> None:
-        n = data.n_rows
+        n = data.n_units
         if n_experts > n:
+            what = "rows" if data.groups is None else "groups"
             raise ValueError(
-                f"n_experts={n_experts} is more than the {n} rows of positive weight "
-                f"(n_samples = {n}); ask for fewer experts or give more rows"
+                f"n_experts={n_experts} is more than the {n} {what} of positive weight "
+                f"(n_samples = {n}); ask for fewer experts or give more {what}"
             )
         if resolve("expert", self.expert, "expert").discrete:
             return  # a probability is at most one: the likelihood of constant counts has a bound
         lowest, highest = data.response_range
         if highest - lowest <= 4.0 * np.finfo(float).eps * max(abs(lowest), abs(highest)):
             what = "y - offset" if data.has_offset else "y"
-            if n == 1:
+            if data.n_rows == 1:
                 raise ValueError(
                     "X and y hold 1 sample (n_samples = 1); a mixture of experts needs at least "
                     "two rows with different y"
@@ -251,11 +301,6 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
                 f"{what} is constant (= {lowest:g}); its likelihood has no maximum. Give a "
                 "response that varies"
             )
-
-    def _names(self, n_features: int) -> tuple[str, ...]:
-        if hasattr(self, "feature_names_in_"):
-            return tuple(str(name) for name in self.feature_names_in_)
-        return tuple(f"x{j}" for j in range(n_features))
 
     def _columns(self, n_features: int) -> tuple[Array, Array]:
         names = None
@@ -299,6 +344,8 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
             placed.frame,
             placed.labelled,
             data.n_given,
+            data.groups,
+            data.log_prior,
         )
         try:
             starts = maker.starts(init)
@@ -318,7 +365,7 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
             n_jobs=self.n_jobs,
             verbose=int(self.verbose),
             checkpoint=checkpoint,
-            log_jacobian=placed.frame.log_jacobian(data.weight),
+            log_jacobian=placed.frame.log_jacobian(data.row_weight, data.weight),
         )
 
     def _checkpoint(
@@ -333,6 +380,7 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
             settings.max_iter,
             settings.tol,
             self.accelerate,
+            settings.algorithm,
         )
         seed = None if self.random_state is None else settings.seed
         known = repr((what, seed))
@@ -347,9 +395,12 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         import pandas as pd
 
         best = restarts.best
-        order = _canonical_order(best, model.expert)
+        # Evidence names experts by number: they keep it.
+        order = np.arange(len(best.mass))
+        if data.log_prior is None:
+            order = _canonical_order(best, model.expert)
         theta = model.permute(best.theta, order)
-        jacobian = frame.log_jacobian(data.weight)
+        jacobian = frame.log_jacobian(data.row_weight, data.weight)
         table = pd.DataFrame(restarts.table(jacobian, frame.scale))
         table.index.name = "start"
         if hasattr(self, "theta_"):  # attributes that another gate or family had
@@ -365,6 +416,10 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         self.objective_ = best.objective + jacobian
         self.history_ = best.history + jacobian
         self.n_iter_ = best.n_iter
+        self.__dict__.pop("trajectory_", None)
+        self.__dict__.pop("online_", None)
+        if len(best.trajectory):
+            self.trajectory_ = best.trajectory + jacobian
         self.status_ = best.status
         self.converged_ = best.status == "converged"
         self.separated_ = best.separated
@@ -372,7 +427,10 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
         self.restarts_ = table
         self.n_parameters_ = model.n_params(theta)
         self.weight_sum_ = data.weight
+        self.row_weight_sum_ = data.row_weight
         self.has_offset_ = data.has_offset
+        self.has_groups_ = data.groups is not None
+        self.has_log_prior_ = data.log_prior is not None
         # The experts were renumbered: say what is wrong in their final numbers.
         self.flags_ = _renumber(best.flags, order)
 
@@ -398,10 +456,9 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
             )
         if self.separated_:
             warn(
-                "the gate separates some experts perfectly, so that some of its coefficients have "
-                "no finite maximum; they stand where the log-likelihood stopped rising. Their "
-                "signs and the predictions can be used, their sizes cannot. A gate_penalty keeps "
-                "them finite",
+                f"{self.model_.gate.separation_reason}; they stand where the log-likelihood "
+                "stopped rising. Their signs and the predictions can be used, their sizes cannot. "
+                "A gate_penalty keeps them finite",
                 SeparationWarning,
             )
         if self.separated_experts_.any():
@@ -413,63 +470,6 @@ class BaseMoE(Predictions, BaseEstimator):  # type: ignore[misc]
                 "their sizes cannot. An expert_penalty keeps slopes finite",
                 SeparationWarning,
             )
-
-    # --- saving ----------------------------------------------------------------------------
-
-    def to_state(self) -> dict[str, Any]:
-        """Parameters and fitted attributes, for :meth:`save`.
-
-        Returns
-        -------
-        dict
-            ``params`` (arguments of the constructor) and ``fitted`` (attributes by name).
-        """
-        fitted = {
-            name: value
-            for name, value in vars(self).items()
-            if name.endswith("_") and not name.startswith("_")
-        }
-        return {"params": self.get_params(deep=False), "fitted": fitted}
-
-    @classmethod
-    def from_state(cls, state: dict[str, Any]) -> BaseMoE:
-        """Inverse of :meth:`to_state`.
-
-        Parameters
-        ----------
-        state : dict
-            What :meth:`to_state` returned.
-
-        Returns
-        -------
-        MoERegressor
-        """
-        est = cls(**state["params"])
-        for name, value in state["fitted"].items():
-            setattr(est, name, value)
-        return est
-
-    def save(self, path: Any) -> None:
-        """Write the fitted estimator to a file that :func:`mixexperts.load` reads.
-
-        The file is a zip of arrays and a JSON header with a schema number; no pickle.
-
-        Parameters
-        ----------
-        path : path-like
-            A file that is there is replaced.
-
-        Raises
-        ------
-        NotFittedError
-            If there is no fit to save.
-        TypeError
-            If an argument is of a kind that cannot be written, such as a Generator.
-        """
-        from mixexperts.io import save
-
-        check_is_fitted(self, "theta_")
-        save(self, path)
 
 
 def _canonical_order(result: EMResult, expert: Expert) -> Array:

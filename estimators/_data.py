@@ -9,11 +9,12 @@ from typing import Protocol
 
 import numpy as np
 
-from mixexperts._batch import Array, Batch, take_rows
+from mixexperts._batch import Array, Batch
 from mixexperts.em.engine import Model
 from mixexperts.em.executors import one_blas_thread
 from mixexperts.em.streaming import PassBar, Stream
 from mixexperts.estimators._frame import Frame
+from mixexperts.estimators._units import Given, Grouping
 from mixexperts.experts.base import Expert
 from mixexperts.sources.arrays import ArraySource
 from mixexperts.sources.base import Block, Source
@@ -25,6 +26,8 @@ from mixexperts.sources.scan import PrioritySample, Scan, Summary
 _BLOCK_ROWS = 32768
 # Starts are made from at most this many rows; the runs themselves use all rows.
 _START_ROWS = 20000
+# At least so many sampling units, however many rows they have.
+_START_UNITS = 200
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Placed:
         Rows that starts are made from, with their features.
     labelled : callable
         Gives the rows that are partitioned where ``init`` holds labels, and which of the rows
-        of the data they are: a mask or numbers; None: all.
+        of the data they are (with groups, one row of each): a mask or numbers; None: all.
     digest : str
         Of the data, where the blocks are not at hand for one.
     """
@@ -57,7 +60,12 @@ class Data(Protocol):
 
     n_given: int
     n_rows: int
+    #: Sampling units: groups, or the rows where there are none; and the sum of their weights.
+    n_units: int
     weight: float
+    row_weight: float
+    groups: Grouping | None
+    log_prior: Array | None
     has_offset: bool
     n_features: int
     response_range: tuple[float, float]
@@ -74,23 +82,17 @@ class Data(Protocol):
 
 
 class Resident:
-    """Rows in memory: all of positive weight, of those given that ``used`` marks."""
+    """Rows in memory."""
 
-    def __init__(
-        self,
-        X: Array,
-        y: Array,
-        weight: Array,
-        offset: Array | None,
-        used: Array | None,
-        *,
-        seed: int,
-    ) -> None:
-        self.X, self.y, self.weights, self.offset, self.used = X, y, weight, offset, used
+    def __init__(self, given: Given, *, seed: int) -> None:
+        self.given = given
         self.seed = seed
-        self.n_rows, self.n_features = X.shape
-        self.n_given = self.n_rows if used is None else len(used)
-        self.weight = float(weight.sum())
+        self.n_rows, self.n_features = given.X.shape
+        self.n_given, self.n_units = given.n_given, len(given.weight)
+        self.weight = float(given.weight.sum())
+        self.row_weight = float(given.row_weight.sum())
+        self.groups, self.log_prior = given.groups, given.log_prior
+        y, offset = given.y, given.offset
         self.has_offset = offset is not None
         response = y if offset is None else y - offset.reshape(-1, *[1] * (y.ndim - 1))
         self.response_range = float(response.min()), float(response.max())
@@ -103,36 +105,47 @@ class Resident:
         lazy: bool,
         backend: str,
     ) -> Placed:
-        rows = (self.X, self.y, self.weights, self.offset)
-        frame = Frame.fit(model, *rows, columns, names)
-        # Few rows are made ready at once.
-        batch = frame.batch(*rows, lazy=lazy and self.n_rows > _BLOCK_ROWS)
+        given = self.given
+        rows = (given.X, given.y, given.weight, given.offset)
+        frame = Frame.fit(model, *rows, columns, names, given.unit)
+        batch = frame.batch(
+            *rows,
+            # Few rows are made ready at once, and so are those that the compiled pass leaves.
+            lazy=lazy
+            and self.n_rows > _BLOCK_ROWS
+            and given.unit is None
+            and given.log_prior is None,
+            unit=given.unit,
+            log_prior=given.log_prior,
+        )
         taken = np.union1d(*columns)
-        features = self.X if len(taken) == self.n_features else self.X[:, taken]
+        features = given.X if len(taken) == self.n_features else given.X[:, taken]
         sample = _sample(batch, features, self.seed)
         # The GPU's executor cuts by itself.
         blocks = batch.split(None if backend == "cupy" else _BLOCK_ROWS)
-        return Placed(frame, blocks, sample, lambda: (batch, self.used))
+        return Placed(frame, blocks, sample, lambda: (batch, given.used))
 
 
 def _sample(batch: Batch, features: Array, seed: int) -> Batch:
-    """The rows that starts are made from, with their features: all rows, or some of many."""
-    if batch.n_units > _START_ROWS:
-        sample = PrioritySample(_START_ROWS, seed)
-        for i in range(0, batch.n_units, _BLOCK_ROWS):
-            weight = batch.weight[i : i + _BLOCK_ROWS]
-            sample.add(weight, np.arange(i, i + len(weight)))
-        weight, (rows,) = sample.take()
-        features = features[rows]
-        designs = {name: take_rows(design, rows) for name, design in batch.designs.items()}
-        batch = replace(
-            batch,
-            y=batch.y[rows],
-            designs=designs,
-            Z=designs["mean"] if batch.same_design else take_rows(batch.Z, rows),
-            weight=weight,
-            offset=None if batch.offset is None else batch.offset[rows],
-        )
+    """The rows that starts are made from, with their features: all rows, or some of many.
+
+    Sampling units come along whole.
+    """
+    if batch.n_rows > _START_ROWS:
+        size = _START_ROWS
+        if batch.unit is not None:
+            size = max(_START_UNITS, _START_ROWS * batch.n_units // batch.n_rows)
+        if batch.n_units > size:
+            sample = PrioritySample(size, seed)
+            for i in range(0, batch.n_units, _BLOCK_ROWS):
+                weight = batch.weight[i : i + _BLOCK_ROWS]
+                sample.add(weight, np.arange(i, i + len(weight)))
+            weight, (units,) = sample.take()
+            if batch.unit is None:
+                features = features[units]
+            else:
+                features = features[np.isin(batch.unit, units)]
+            batch = replace(batch.pick(units), weight=weight)
     batch = batch.dense()
     return replace(batch, designs={**batch.designs, "features": features})
 
@@ -159,7 +172,10 @@ class Streamed:
             expert.check_response(np.asarray(summary.sample.y, dtype=np.float64))
         self.chunks = replace(chunks, n_given=summary.n_given, n_rows=summary.n_rows)
         self.n_given, self.n_rows = summary.n_given, summary.n_rows
-        self.weight = summary.weight
+        self.n_units = self.n_rows
+        self.groups: Grouping | None = None
+        self.log_prior: Array | None = None
+        self.weight = self.row_weight = summary.weight
         self.has_offset = summary.sample.offset is not None
         self.n_features = summary.sample.X.shape[1]
         self.response_range = summary.lowest, summary.highest

@@ -60,15 +60,24 @@ class Frame:
         offset: Array | None,
         columns: tuple[Array, Array],
         names: tuple[str, ...],
+        unit: Array | None = None,
     ) -> Frame:
-        """Learn centres, scales and bases from rows, all of positive weight."""
-        if len(X) > _BLOCK_ROWS:
-            return cls._of_blocks(model, X, y, weight, offset, columns, names)
+        """Learn centres, scales and bases from rows, all of positive weight.
 
-        def design(take: Array, **how: Any) -> DesignMap:
+        With ``unit`` (n,), ascending, the weights are those of the sampling units (u,).
+        """
+        if len(X) > _BLOCK_ROWS and unit is None:
+            return cls._of_blocks(model, X, y, weight, offset, columns, names)
+        units = X, weight
+        if unit is not None:  # the gate sees each unit once
+            units = X[_first_rows(unit)], weight
+            weight = weight[unit]
+
+        def design(take: Array, gate: bool = False, **how: Any) -> DesignMap:
+            rows, weights = units if gate else (X, weight)
             whole = len(take) == X.shape[1] and (np.diff(take) == 1).all()
             return DesignMap.fit(
-                X if whole else X[:, take], weight, tuple(names[j] for j in take), **how
+                rows if whole else rows[:, take], weights, tuple(names[j] for j in take), **how
             )
 
         def location() -> tuple[float, float]:
@@ -76,7 +85,8 @@ class Frame:
             centre = weighted_mean(response, weight)
             return float(centre), float(root_mean_square(response - centre, weight))
 
-        return cls._of(model, columns, design, location)
+        gate_design = None if unit is None else functools.partial(design, gate=True)
+        return cls._of(model, columns, design, location, gate_design)
 
     @classmethod
     def _of_blocks(
@@ -145,6 +155,7 @@ class Frame:
         columns: tuple[Array, Array],
         design: Callable[..., DesignMap],
         location: Callable[[], tuple[float, float]],
+        gate_design: Callable[..., DesignMap] | None = None,
     ) -> Frame:
         maps: dict[Any, DesignMap] = {}
         keys = []
@@ -154,9 +165,13 @@ class Frame:
         ):
             degree, intercept = room.degree, room.fit_intercept and room.uses_features
             options = {"orthogonalize": penalty.is_null, **room.design_options()}
-            keys.append((degree, intercept, tuple(sorted(options.items())), tuple(take)))
+            own = gate_design if room is model.gate else None
+            keys.append(
+                (degree, intercept, tuple(sorted(options.items())), tuple(take), own is None)
+            )
             if keys[-1] not in maps:
-                maps[keys[-1]] = design(take, degree=degree, intercept=intercept, **options)
+                make = own or design
+                maps[keys[-1]] = make(take, degree=degree, intercept=intercept, **options)
         fault = model.gate.design_fault(maps[keys[1]])
         if fault is not None:
             raise DesignError(fault)
@@ -177,24 +192,32 @@ class Frame:
         offset: Array | None,
         *,
         lazy: bool = False,
+        unit: Array | None = None,
+        log_prior: Array | None = None,
     ) -> Batch:
         """The engine's view of rows; without y the response is a placeholder.
 
-        ``lazy`` leaves plain designs to be made by the kernel that reads them.
+        ``lazy`` leaves plain designs to be made by the kernel that reads them. ``unit`` (n,)
+        numbers the sampling units, ascending; weights and evidence then are theirs.
         """
         n = X.shape[0]
         design = self._design(self.expert_map, X, self.expert_columns, lazy)
         own = {} if self.maker is None else self.maker.designs_of(X, self.loc, self.scale)
         # The same columns are held once, and their products are made once per pass.
-        same = np.array_equal(self.expert_columns, self.gate_columns) and (
-            self.expert_map.same_columns(self.gate_map)
+        same = (
+            unit is None
+            and np.array_equal(self.expert_columns, self.gate_columns)
+            and self.expert_map.same_columns(self.gate_map)
         )
+        units = X if unit is None else X[_first_rows(unit)]
         return Batch(
             y=np.zeros(n) if y is None else self.response(y),
             designs={"mean": design, **own},
-            Z=design if same else self._design(self.gate_map, X, self.gate_columns, lazy),
-            weight=np.ones(n) if weight is None else weight,
+            Z=design if same else self._design(self.gate_map, units, self.gate_columns, lazy),
+            weight=np.ones(len(units)) if weight is None else weight,
+            unit=unit,
             offset=None if offset is None else offset / self.scale,
+            log_prior=log_prior,
         )
 
     @staticmethod
@@ -208,10 +231,14 @@ class Frame:
         scaled: Array = (y - self.loc) / self.scale
         return scaled
 
-    def log_jacobian(self, total_weight: float) -> float:
-        """What the scaling of y, and of x in a joint density, adds to a log-likelihood."""
-        volume = self.gate_map.log_volume() if self.gate_is_joint else 0.0
-        return total_weight * (volume - math.log(self.scale))
+    def log_jacobian(self, row_weight: Any, unit_weight: float | None = None) -> Any:
+        """What the scaling of y, and of x in a joint density, adds to a log-likelihood.
+
+        ``unit_weight`` is the total weight of the sampling units, where these are not the rows.
+        """
+        units = row_weight if unit_weight is None else unit_weight
+        volume = units * self.gate_map.log_volume() if self.gate_is_joint else 0.0
+        return volume - row_weight * math.log(self.scale)
 
     def same(self, other: Frame) -> bool:
         """Whether parameters of the engine mean the same under another frame."""
@@ -234,3 +261,8 @@ class Frame:
             model.gate.engine(raw, self.gate_map),
             model.expert.engine(raw, self.expert_map, self.loc, self.scale),
         )
+
+
+def _first_rows(unit: Array) -> Array:
+    """First row of each sampling unit, from their ascending numbers."""
+    return np.flatnonzero(np.diff(unit, prepend=-1))

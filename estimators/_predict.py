@@ -12,7 +12,10 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from mixexperts._batch import Array, Batch, Theta
 from mixexperts.em.model import Model
 from mixexperts.estimators import _checks as checks
+from mixexperts.estimators import _units as units
 from mixexperts.estimators._frame import Frame
+from mixexperts.estimators._sparse import Sparse
+from mixexperts.estimators._units import Grouping
 from mixexperts.kernels.numpy_ import e_step
 from mixexperts.sources.base import Source
 
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
     from mixexperts.predictive import Predictive
 
 
-class Predictions(TransformerMixin):  # type: ignore[misc]
+class Predictions(Sparse, TransformerMixin):  # type: ignore[misc]
     """Methods of the fitted estimators; the fit itself is in ``BaseMoE``."""
 
     model_: Model
@@ -28,16 +31,24 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
     frame_: Frame
     mass_: Array
     n_parameters_: int
+    weight_sum_: float
+    row_weight_sum_: float
+    log_likelihood_: Any
     has_offset_: bool
 
-    def _batch(self, X: Any, y: Any = None, offset: Any = None, sample_weight: Any = None) -> Batch:
-        """New rows as the engine sees them."""
+    def _batch(
+        self,
+        X: Any,
+        y: Any = None,
+        offset: Any = None,
+        sample_weight: Any = None,
+        groups: Grouping | None = None,
+        log_prior: Any = None,
+        partial_labels: Any = None,
+    ) -> Batch:
+        """New rows as the engine sees them, group by group where there are groups."""
         check_is_fitted(self, "theta_")
-        if isinstance(X, Source):
-            raise TypeError(
-                f"X is a {type(X).__name__}; predictions take arrays: call this method for one "
-                "block of rows after the other"
-            )
+        _refuse_source(X)
         X, y, offset, sample_weight = map(checks.in_memory, (X, y, offset, sample_weight))
         X = self._reordered(X)
         checks.numeric_columns(X)
@@ -53,8 +64,32 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
                 "offset is missing: the model was fitted with one; pass offset= for these rows "
                 "too (zeros for none)"
             )
-        batch: Batch = self.frame_.batch(X, y, weight, checks.offset_array(offset, len(X)))
-        return batch
+        offset = checks.offset_array(offset, len(X))
+        known = units.evidence(log_prior, partial_labels, len(X), len(self.mass_), groups)
+        if groups is None:
+            return self.frame_.batch(X, y, weight, offset, log_prior=known)
+        groups.refuse_varying(X, self.frame_.gate_columns, self._names(X.shape[1]))
+        order = groups.order
+        rows = (None if values is None else values[order] for values in (X, y, None, offset))
+        return self.frame_.batch(*rows, unit=groups.unit[order], log_prior=known)  # type: ignore[arg-type]
+
+    def _names(self, n_features: int) -> tuple[str, ...]:
+        if hasattr(self, "feature_names_in_"):
+            return tuple(str(name) for name in self.feature_names_in_)
+        return tuple(f"x{j}" for j in range(n_features))
+
+    def _grouping(self, X: Any, groups: Any) -> Grouping | None:
+        """The groups of new rows; a model that was fitted with groups wants them."""
+        check_is_fitted(self, "theta_")
+        _refuse_source(X)
+        if groups is not None:
+            return Grouping.of(groups, len(X))
+        if getattr(self, "has_groups_", False):
+            raise ValueError(
+                "groups is missing: the model was fitted with groups; pass groups= for these rows "
+                "too (numpy.arange(len(X)) where every row is a group of its own)"
+            )
+        return None
 
     def _reordered(self, X: Any) -> Any:
         """The columns of a DataFrame in the order of the fit.
@@ -130,7 +165,16 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         check_is_fitted(self, "theta_")
         return np.array([f"gate{k}" for k in range(1, len(self.mass_) + 1)], dtype=object)
 
-    def responsibilities(self, X: Any, y: Any, *, offset: Any = None) -> Array:
+    def responsibilities(
+        self,
+        X: Any,
+        y: Any,
+        *,
+        offset: Any = None,
+        groups: Any = None,
+        log_prior: Any = None,
+        partial_labels: Any = None,
+    ) -> Array:
         """Posterior probabilities of the experts given x and y.
 
         Parameters
@@ -140,24 +184,32 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         y : array-like of shape (n,) or (n, 2)
         offset : array-like of shape (n,), optional
             In units of y (of the linear predictor for counts); needed if the fit had one.
+        groups : array-like of shape (n,), optional
+            Labels of groups, whose rows share one expert: the posterior is that given all of
+            them. Needed if the fit had groups.
+        log_prior : array-like of shape (n, n_experts), optional
+        partial_labels : array-like of shape (n,), optional
+            Evidence about the experts of these rows, as in :meth:`fit`; the fit's is not kept.
 
         Returns
         -------
         ndarray of shape (n, n_experts)
-            Rows sum to one; NaN where a row is so far from all experts that its density is
-            zero in floating point.
+            Rows sum to one, and those of a group are equal; NaN where a row is so far from all
+            experts that its density is zero in floating point.
 
         Raises
         ------
         ValueError, TypeError
             If an argument cannot be used; the message names it.
         """
-        batch = self._batch(X, y, offset)
+        grouping = self._grouping(X, groups)
+        known = {"log_prior": log_prior, "partial_labels": partial_labels}
+        batch = self._batch(X, y, offset, groups=grouping, **known)
         with np.errstate(over="ignore"):  # a density of zero, far from all experts
             terms = self.model_.log_conditional(self.theta_, batch)
         responsibilities, log_density = e_step(terms)
         responsibilities[np.isneginf(log_density)] = np.nan
-        return responsibilities
+        return responsibilities if grouping is None else responsibilities[grouping.unit]
 
     def predict_experts(self, X: Any, *, offset: Any = None) -> Array:
         """Mean of each expert, on the scale of y.
@@ -182,8 +234,10 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         mean: Array = self.model_.expert.mean(self.theta_.expert, batch)
         return mean * self.frame_.scale + self.frame_.loc
 
-    def score_samples(self, X: Any, y: Any = None, *, offset: Any = None) -> Array:
-        """Log density ``log p(y | x)`` of each row.
+    def score_samples(
+        self, X: Any, y: Any = None, *, offset: Any = None, groups: Any = None
+    ) -> Array:
+        """Log density ``log p(y | x)`` of each row, or of each group of rows.
 
         Parameters
         ----------
@@ -194,11 +248,15 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
             given.
         offset : array-like of shape (n,), optional
             In units of y (of the linear predictor for counts); needed if the fit had one.
+        groups : array-like of shape (n,), optional
+            Labels of groups, whose rows share one expert. Needed if the fit had groups.
 
         Returns
         -------
         ndarray of shape (n,)
-            In nats, of a density per unit of y; of counts the log of a probability.
+            In nats, of a density per unit of y; of counts the log of a probability. With groups
+            of shape (n_groups,): the joint log density of the rows of each, in order of first
+            appearance.
 
         Raises
         ------
@@ -210,11 +268,11 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
             if self.model_.expert.discrete:
                 raise ValueError("y is missing: a mean of counts is no count; give the responses")
             y = self.predictive(X, offset=offset).mean()
-        batch = self._batch(X, y, offset)
+        batch = self._batch(X, y, offset, groups=self._grouping(X, groups))
         with np.errstate(over="ignore"):  # a density of zero, far from all experts
             terms = self.model_.log_conditional(self.theta_, batch)
         _, log_density = e_step(terms)
-        density: Array = log_density - np.log(self.frame_.scale)
+        density: Array = log_density - rows_of(batch) * np.log(self.frame_.scale)
         return density
 
     def predictive(self, X: Any, *, offset: Any = None, trials: Any = None) -> Predictive:
@@ -283,104 +341,17 @@ class Predictions(TransformerMixin):  # type: ignore[misc]
         """
         return self.predictive(X, offset=offset, trials=trials).sample(random_state=random_state)
 
-    # --- criteria --------------------------------------------------------------------------
 
-    def _log_likelihood(
-        self, X: Any, y: Any, sample_weight: Any, offset: Any
-    ) -> tuple[float, float]:
-        """Log-likelihood that the fit maximises, of (x, y) for a joint gate, and the weight."""
-        batch = self._batch(X, y, offset)
-        with np.errstate(over="ignore"):
-            _, log_density = e_step(self.model_.log_joint(self.theta_, batch))
-        log_density += self.frame_.log_jacobian(1.0)
-        weight = checks.sample_weight_array(sample_weight, len(log_density))
-        used = weight > 0  # a row of weight zero counts for nothing, however far away
-        return float(weight[used] @ log_density[used]), float(weight.sum())
+def rows_of(batch: Batch) -> Array:
+    """Number of rows of each sampling unit, (u,)."""
+    return np.bincount(
+        np.arange(batch.n_rows) if batch.unit is None else batch.unit, minlength=batch.n_units
+    ).astype(np.float64)
 
-    def aic(self, X: Any, y: Any, *, sample_weight: Any = None, offset: Any = None) -> float:
-        """Akaike's criterion on data, ``-2 log-likelihood + 2 n_parameters_``.
 
-        Lower is better (Akaike 1974). With a Gaussian gate the log-likelihood is that of
-        features and response together, as the fit maximises it.
-
-        Parameters
-        ----------
-        X : array-like or DataFrame of shape (n, n_features)
-            A DataFrame's columns are matched by name.
-        y : array-like of shape (n,) or (n, 2)
-        sample_weight : array-like of shape (n,), optional
-            Case weights >= 0.
-        offset : array-like of shape (n,), optional
-            In units of y (of the linear predictor for counts); needed if the fit had one.
-
-        Returns
-        -------
-        float
-
-        Raises
-        ------
-        ValueError, TypeError
-            If an argument cannot be used; the message names it.
-        """
-        llf, _ = self._log_likelihood(X, y, sample_weight, offset)
-        return float(-2.0 * llf + 2.0 * self.n_parameters_)
-
-    def bic(self, X: Any, y: Any, *, sample_weight: Any = None, offset: Any = None) -> float:
-        """Schwarz's criterion on data, ``-2 log-likelihood + n_parameters_ log n``.
-
-        n is the sum of the weights; lower is better (Schwarz 1978). With a Gaussian gate the
-        log-likelihood is that of features and response together.
-
-        Parameters
-        ----------
-        X : array-like or DataFrame of shape (n, n_features)
-            A DataFrame's columns are matched by name.
-        y : array-like of shape (n,) or (n, 2)
-        sample_weight : array-like of shape (n,), optional
-            Case weights >= 0.
-        offset : array-like of shape (n,), optional
-            In units of y (of the linear predictor for counts); needed if the fit had one.
-
-        Returns
-        -------
-        float
-
-        Raises
-        ------
-        ValueError, TypeError
-            If an argument cannot be used; the message names it.
-        """
-        llf, n = self._log_likelihood(X, y, sample_weight, offset)
-        return float(-2.0 * llf + np.log(n) * self.n_parameters_)
-
-    def icl(self, X: Any, y: Any, *, sample_weight: Any = None, offset: Any = None) -> float:
-        """Integrated completed likelihood, BIC plus twice the entropy of the responsibilities.
-
-        Lower is better (McLachlan and Peel 2000, section 6.10.3: ICL-BIC). With a Gaussian
-        gate the log-likelihood is that of features and response together.
-
-        Parameters
-        ----------
-        X : array-like or DataFrame of shape (n, n_features)
-            A DataFrame's columns are matched by name.
-        y : array-like of shape (n,) or (n, 2)
-        sample_weight : array-like of shape (n,), optional
-            Case weights >= 0.
-        offset : array-like of shape (n,), optional
-            In units of y (of the linear predictor for counts); needed if the fit had one.
-
-        Returns
-        -------
-        float
-
-        Raises
-        ------
-        ValueError, TypeError
-            If an argument cannot be used; the message names it.
-        """
-        resp = self.responsibilities(X, y, offset=offset)
-        weight = checks.sample_weight_array(sample_weight, len(resp))
-        surprise = -resp * np.log(np.where(resp > 0, resp, 1.0))
-        used = weight > 0
-        entropy = float(weight[used] @ surprise[used].sum(axis=1))
-        return self.bic(X, y, sample_weight=sample_weight, offset=offset) + 2.0 * entropy
+def _refuse_source(X: Any) -> None:
+    if isinstance(X, Source):
+        raise TypeError(
+            f"X is a {type(X).__name__}; predictions take arrays: call this method for one "
+            "block of rows after the other"
+        )

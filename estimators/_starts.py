@@ -13,6 +13,7 @@ from mixexperts.em.engine import Model
 from mixexperts.em.init import AUTO, KINDS, keyed_rng, theta_from_responsibilities
 from mixexperts.em.restarts import Start
 from mixexperts.estimators._frame import Frame
+from mixexperts.estimators._units import Grouping
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class StartMaker:
     """Turns what ``init`` may be into starts.
 
     ``labelled()`` gives rows and which of the ``n_given`` rows of the data they are, a mask or
-    numbers; None means all of them.
+    numbers; None means all of them. ``groups`` are those of the data; ``log_prior`` (u, K) is
+    the evidence about the experts of their rows.
     """
 
     n_init: int
@@ -29,6 +31,8 @@ class StartMaker:
     frame: Frame
     labelled: Callable[[], tuple[Batch, Array | None]]
     n_given: int
+    groups: Grouping | None = None
+    log_prior: Array | None = None
 
     def starts(self, init: Any) -> tuple[Start, ...]:
         """Starts of a fit.
@@ -42,7 +46,7 @@ class StartMaker:
             If ``init`` is none of these, or does not fit the data.
         """
         if isinstance(init, str):
-            return _named(init, self.n_init, self.n_experts)
+            return self._with_evidence(init, _named(init, self.n_init, self.n_experts))
         if isinstance(init, list | tuple) and any(_is_start(item) for item in init):
             return tuple(start for item in init for start in self.starts(item))
         if isinstance(init, dict):
@@ -53,6 +57,13 @@ class StartMaker:
         if hasattr(init, "fit") and hasattr(init, "get_params"):
             return (_from_estimator(init, self.n_experts, self.model, self.frame),)
         return (Start("labels", theta=self._from_rows(init)),)
+
+    def _with_evidence(self, init: str, starts: tuple[Start, ...]) -> tuple[Start, ...]:
+        """One start comes from the evidence itself, all if it leaves nothing open."""
+        if self.log_prior is None or self.n_experts == 1 or init != "auto":
+            return starts
+        pinned = np.isfinite(self.log_prior).sum(axis=1).max() == 1
+        return (Start("prior"), *(() if pinned else starts[: self.n_init - 1]))
 
     def _from_rows(self, init: Any) -> Theta:
         try:
@@ -68,6 +79,10 @@ class StartMaker:
             )
         if len(values) != self.n_given:
             raise ValueError(f"init has {len(values)} rows but X has {self.n_given}")
+        if self.groups is not None:
+            self.groups.constant(
+                values, "init", "rows of a group share one expert, and so one label"
+            )
         batch, rows = self.labelled()
         if rows is not None:
             values = values[rows]
@@ -171,7 +186,8 @@ def _from_estimator(est: Any, n_experts: int, model: Model, frame: Frame) -> Sta
     theirs, ours = est.model_.expert.family_name(), model.expert.family_name()
     if theirs != ours:
         raise ValueError(
-            f"init is a model with {theirs} experts, but this one's are {ours}; start from a model of the same family"
+            f"init is a model with {theirs} experts, but this one's are {ours}; start "
+            "from a model of the same family"
         )
     raw = est.frame_.raw(est.model_, est.theta_)
     n_coef = len(frame.expert_map.powers)

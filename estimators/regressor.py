@@ -13,6 +13,7 @@ from mixexperts._archive import saveable
 from mixexperts._batch import Array
 from mixexperts.estimators import _checks as checks
 from mixexperts.estimators._base import BaseMoE
+from mixexperts.estimators._sparse import sparse_weights
 
 
 @saveable("MoERegressor")
@@ -30,7 +31,8 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         Number of experts K.
     gate : str or Gate, default="softmax"
         ``"softmax"`` (weights depend on x), ``"gaussian"`` (the distribution of x is modelled
-        too), ``"constant"`` (a finite mixture of regressions), or an instance from
+        too), ``"constant"`` (a finite mixture of regressions), ``"tree"`` (softmax gates in a
+        tree), ``"sigmoid"``, ``"cosine"``, ``"top_k"``, ``"dselect_k"``, or an instance from
         :mod:`mixexperts.gates` such as ``Gaussian(covariance="tied")``.
     expert : str or Expert, default="gaussian"
         Family of the experts: ``"gaussian"``, ``"poisson"`` (counts), ``"binomial"`` (shares of
@@ -43,12 +45,20 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         residuals of one expert), ``"random"`` (random cells of the (x, y) space),
         ``"elemental"`` (experts fitted to a few rows each), ``"small_em"`` (the best of many
         short runs), ``"split"`` (grown from one expert by splitting the worst explained), and
-        ``"auto"``, which takes all kinds in turn. Or labels (n,), responsibilities (n, K), a
+        ``"auto"``, which takes these kinds in turn. Dearer ones: ``"cem"`` (the best of short runs
+        of classification EM), ``"sem"`` (the best point of a stochastic chain), ``"anneal"``,
+        ``"evolve"`` (grown with annealing), ``"split_merge"`` (experts are merged and split as
+        long as the likelihood rises). Or labels (n,), responsibilities (n, K), a
         dict of parameters (``intercept``, ``coef``, ``scale`` if the family has one and,
         optionally, the gate's, by the names of the attributes without underscore), a fitted model
         of at most K experts (its worst explained are split), or a list of these.
     n_init : int, default=10
         Number of starts.
+    algorithm : {"em", "cem", "sem", "daem"} or Algorithm, default="em"
+        How a start is run: EM; classification EM, which gives each row to one expert and maximises
+        the classification likelihood; stochastic EM, which draws labels and then polishes the
+        best draw by EM; deterministic annealing, whose last stage is EM. Or an instance from
+        :mod:`mixexperts.em.variants`.
     max_iter : int, default=1000
         Largest number of passes over the data per start.
     tol : float, default=1e-8
@@ -91,21 +101,40 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
     intercept_, scale_ : ndarray of shape (n_experts,)
         Intercepts, and for Gaussian experts standard deviations, on the scale of y.
     gate_coef_ : ndarray of shape (n_experts, n_gate_features)
-        Coefficients of the gate; the last row is zero (reference).
+        Coefficients of the gate; the last row is zero (reference), but for sigmoid gates and
+        softmax gates with an activation or with ``features``.
     gate_intercept_ : ndarray of shape (n_experts,)
     gate_weights_, gate_means_, gate_covariances_ : ndarray
         Of a Gaussian gate, in place of the two above: weights (n_experts,), means (n_experts, d)
         and covariances of the d gate features, on their scale as given: (n_experts, d, d), (d, d)
         if tied, (n_experts, d) if diagonal, (n_experts,) if spherical.
+    gate_role_, gate_temperature_ : ndarray
+        Of softmax gates with an activation or with ``features``: the entry of ``features`` that an
+        expert uses, (n_experts,), -1 for the reference; and an estimated temperature.
+    gate_leaf_, gate_split_intercept_, gate_split_coef_ : ndarray
+        Of a tree: the leaf of each expert, and the coefficients of its splits, in place of those
+        of the gate; see :class:`mixexperts.gates.Tree`.
+    gate_code_, gate_selector_intercept_, gate_selector_coef_ : ndarray
+        Of a DSelect-k gate; see :class:`mixexperts.gates.DSelectK`.
+    gate_odds_ratios_ : ndarray of shape (n_experts, n_gate_features)
+        Of gates with log odds linear in the features: the factor by which the odds of an expert
+        against the last change per unit of a column.
     log_likelihood_, objective_ : float
-        Log-likelihood, and the same less the penalties; sums over rows. Of y given x; with a
+        Log-likelihood, and the same less the penalties (with ``algorithm="cem"`` the
+        classification likelihood less these); sums over rows. Of y given x; with a
         Gaussian gate of (x, y), with x the gate's features.
     history_ : ndarray of shape (n_accepted,)
-        Objective after each accepted pass of the best start; it never falls.
+        Objective after each accepted pass of the best start; it never falls. With annealing of
+        the last stage.
+    trajectory_ : ndarray of shape (n_draws,)
+        Of stochastic EM, the objective along the chain of the best start.
     n_iter_ : int
         Passes over the data of the best start; ``history_`` is shorter where steps were refused.
     status_ : str
-        ``converged``, ``max_iter``, ``degenerate``, ``diverged`` or ``monotonicity_lost``.
+        ``converged``, ``max_iter``, ``degenerate``, ``diverged`` or ``monotonicity_lost``; or
+        ``online`` after :meth:`partial_fit`.
+    online_ : Online
+        After :meth:`partial_fit`, where learning stands.
     converged_, separated_ : bool
         Whether ``status_`` is ``converged``; whether the gate separates some
         experts perfectly, so that some of its coefficients have no finite maximum.
@@ -114,7 +143,7 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
     flags_ : tuple of str
         What is degenerate, in words.
     mass_ : ndarray of shape (n_experts,)
-        Effective rows of each expert.
+        Effective rows of each expert; with groups, effective groups.
     restarts_ : DataFrame
         One row per start: ``init``, ``log_likelihood``, ``objective``, ``status``, ``n_iter``,
         ``min_share``, ``min_scale``, ``flag``, ``reached_best``. With more than 20,000 rows all
@@ -123,10 +152,12 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         log-likelihood, no passes, and the shares and scales that they had on the sample.
     n_parameters_ : int
         Number of free parameters.
-    weight_sum_ : float
-        Sum of the weights, the n of BIC.
-    has_offset_ : bool
-        Whether the fit had an offset; predictions then need one too.
+    weight_sum_, row_weight_sum_ : float
+        Sums of the weights, over groups if there are any (the n of BIC), and over rows.
+    has_offset_, has_groups_, has_log_prior_ : bool
+        Whether the fit had an offset; predictions then need one too. Whether it had groups;
+        responsibilities, log densities and criteria then need them too. Whether it had
+        ``log_prior`` or ``partial_labels``.
     expert_terms_, gate_terms_ : tuple of str
         Names of the columns of ``coef_`` and ``gate_coef_``.
     n_features_in_, feature_names_in_
@@ -135,7 +166,8 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
     Notes
     -----
     Experts are ordered by their mean fitted response over the rows they explain (weighted by
-    the responsibilities), lowest first.
+    the responsibilities), lowest first; in the order of their numbers where ``log_prior`` or
+    ``partial_labels`` speak of them.
 
     With a free scale per expert the likelihood is unbounded: an expert can collapse on a few
     rows. A solution with an expert on fewer effective rows than its parameters + 1, or with
@@ -172,6 +204,7 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         expert_features: Any = None,
         init: Any = "auto",
         n_init: int = 10,
+        algorithm: Any = "em",
         max_iter: int = 1000,
         tol: float = 1e-8,
         accelerate: bool = True,
@@ -192,6 +225,7 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         self.expert_features = expert_features
         self.init = init
         self.n_init = n_init
+        self.algorithm = algorithm
         self.max_iter = max_iter
         self.tol = tol
         self.accelerate = accelerate
@@ -206,7 +240,15 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         self.expert_penalty = expert_penalty
 
     def fit(
-        self, X: Any, y: Any = None, sample_weight: Any = None, *, offset: Any = None
+        self,
+        X: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        offset: Any = None,
+        groups: Any = None,
+        log_prior: Any = None,
+        partial_labels: Any = None,
     ) -> MoERegressor:
         """Fit the mixture.
 
@@ -223,6 +265,16 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         offset : array-like of shape (n,), optional
             Known part of every expert's linear predictor: of the mean in units of y, or for
             counts of the log mean (log exposure) or the log odds.
+        groups : array-like of shape (n,), optional
+            Labels of subjects that were measured repeatedly, in any order: the rows of a group
+            share one expert. The gate's features and the weights must be constant in a group (or
+            ``sample_weight`` has one entry per group, in order of first appearance).
+        log_prior : array-like of shape (n, n_experts) or (n_groups, n_experts), optional
+            Evidence about the expert of each row from elsewhere, ``log p(evidence | expert)``,
+            added to the log of the mixing weight; ``-inf`` rules an expert out.
+        partial_labels : array-like of shape (n,), optional
+            Known experts: 0 to K - 1, and -1, NaN or None where the expert is not known. Counts
+            as ``log_prior``; with either, experts keep their numbers and are not sorted.
 
         Returns
         -------
@@ -240,10 +292,57 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         DegenerateFitWarning, ConvergenceWarning, SeparationWarning
             If the best solution is degenerate, not converged, or its gate is separated.
         """
-        self._fit(X, y, sample_weight, offset)
+        self._fit(X, y, sample_weight, offset, groups, log_prior, partial_labels)
         return self
 
-    def predict(self, X: Any, *, offset: Any = None) -> Array:
+    def partial_fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any = None,
+        *,
+        offset: Any = None,
+        groups: Any = None,
+        log_prior: Any = None,
+        partial_labels: Any = None,
+        power: float = 0.6,
+        average: bool = True,
+    ) -> MoERegressor:
+        """Learn from one more block of rows, which is then forgotten.
+
+        The first block is fitted as :meth:`fit` does, so it should hold some hundred rows that
+        are typical of all; after :meth:`fit` learning goes on from there. Centres and scales of
+        columns, and the numbers of the experts, stay those of the first block.
+
+        Parameters
+        ----------
+        X, y, sample_weight, offset, groups, log_prior, partial_labels
+            As in :meth:`fit`; arrays. Rows of a group come in one block.
+        power : float, default=0.6
+            Step sizes fall as the weight seen, in units of the block's, to minus this power, in
+            (0.5, 1].
+        average : bool, default=True
+            Whether the parameters reported are an average along the way, weighted towards its
+            end, which has less noise than the last ones.
+
+        Returns
+        -------
+        self
+            With ``status_ == "online"``; ``history_`` holds the mean log-likelihood of each block
+            at the parameters before it, and ``log_likelihood_`` their sum over all rows.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument or the data cannot be used; the message names it.
+        """
+        extra = {"groups": groups, "log_prior": log_prior, "partial_labels": partial_labels}
+        self._partial_fit(X, y, sample_weight, offset, extra, power, average)
+        return self
+
+    def predict(
+        self, X: Any, *, offset: Any = None, top_k: int | None = None, top_p: float | None = None
+    ) -> Array:
         """Mean of y given x, the experts' means weighted by the gate.
 
         Parameters
@@ -252,6 +351,11 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
             A DataFrame's columns are matched by name.
         offset : array-like of shape (n,), optional
             In units of y (of the linear predictor for counts); needed if the fit had one.
+        top_k : int, optional
+            Take only the k experts with the largest weights in a row, their weights renormalised.
+        top_p : float, optional
+            Take only the fewest experts whose weights sum to at least p in (0, 1]. With both, what
+            both take.
 
         Returns
         -------
@@ -266,6 +370,7 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         """
         batch = self._batch(X, offset=offset)
         proba = np.exp(self.model_.gate.log_prob(self.theta_.gate, batch))
+        proba = sparse_weights(proba, top_k, top_p)
         mean = np.einsum("ik,ik->i", proba, self.model_.expert.mean(self.theta_.expert, batch))
         predicted: Array = mean * self.frame_.scale + self.frame_.loc
         return predicted
@@ -313,5 +418,16 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
     @property
     def gate_terms_(self) -> tuple[str, ...]:
         """Names of the columns of ``gate_coef_``."""
-        terms: tuple[str, ...] = self.frame_.gate_map.column_names()
+        terms: tuple[str, ...] = self.model_.gate.terms(self.frame_.gate_map)
         return terms
+
+    @property
+    def gate_odds_ratios_(self) -> Array:
+        """Factor (K, q') of the odds of an expert against the last per unit of a gate column.
+
+        Raises ``UnsupportedCombinationError`` for gates whose log odds are not linear in them.
+        """
+        raw = self.frame_.raw(self.model_, self.theta_)
+        with np.errstate(over="ignore"):
+            ratios: Array = np.exp(self.model_.gate.log_odds(raw))
+        return ratios

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from mixexperts.api import moe
     from mixexperts.estimators import MoERegressor
+    from mixexperts.inference.adapt import Adaptation, adapt_experts
     from mixexperts.inference.selection import Selection, select
     from mixexperts.io import load
     from mixexperts.predictive import Predictive
@@ -32,10 +33,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _NAMES = {
+    "Adaptation": "mixexperts.inference.adapt",
     "MoERegressor": "mixexperts.estimators",
     "MoEResults": "mixexperts.results",
     "Predictive": "mixexperts.predictive",
     "Selection": "mixexperts.inference.selection",
+    "adapt_experts": "mixexperts.inference.adapt",
     "load": "mixexperts.io",
     "moe": "mixexperts.api",
     "select": "mixexperts.inference.selection",
@@ -46,11 +49,13 @@ _ROOMS = (
 )  # fmt: skip
 
 __all__ = [
+    "Adaptation",
     "MoERegressor",
     "MoEResults",
     "Predictive",
     "Selection",
     "__version__",
+    "adapt_experts",
     "datasets",
     "em",
     "errors",

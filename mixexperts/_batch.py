@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -158,7 +159,9 @@ class Batch:
         if self.unit is None:
             return values
         total = np.zeros((self.n_units, *values.shape[1:]))
-        np.add.at(total, self.unit, values)
+        first = np.flatnonzero(np.diff(self.unit, prepend=-1))
+        if first.size:
+            total[self.unit[first]] = np.add.reduceat(values, first, axis=0)
         return total
 
     def spread_units(self, values: Array) -> Array:
@@ -188,11 +191,40 @@ class Batch:
         )
 
     def split(self, chunk_rows: int | None) -> tuple[Batch, ...]:
-        """Blocks of at most ``chunk_rows`` units; a block never cuts a unit."""
-        n = self.n_units
-        if chunk_rows is None or chunk_rows >= n:
+        """Blocks of at most ``chunk_rows`` rows; more only where a single unit has more."""
+        if chunk_rows is None or chunk_rows >= max(self.n_rows, self.n_units):
             return (self,)
-        return tuple(self.take(i, min(i + chunk_rows, n)) for i in range(0, n, chunk_rows))
+        n = self.n_units
+        if self.unit is None:
+            return tuple(self.take(i, min(i + chunk_rows, n)) for i in range(0, n, chunk_rows))
+        ends = np.searchsorted(self.unit, np.arange(n), side="right")
+        cuts = [0]
+        while cuts[-1] < n:
+            rows = chunk_rows + (ends[cuts[-1] - 1] if cuts[-1] else 0)
+            stop = int(np.searchsorted(ends, rows, side="right"))
+            # Units without rows must not gather in one block either.
+            cuts.append(max(min(stop, cuts[-1] + chunk_rows), cuts[-1] + 1))
+        return tuple(self.take(a, b) for a, b in pairwise(cuts))
+
+    def pick(self, units: Array) -> Batch:
+        """Units by ascending number, with arrays for designs."""
+        rows, unit = units, None
+        if self.unit is not None:
+            first, last = (np.searchsorted(self.unit, units, side=s) for s in ("left", "right"))
+            size = last - first
+            unit = np.repeat(np.arange(len(units)), size)
+            rows = np.arange(size.sum()) + np.repeat(first - (np.cumsum(size) - size), size)
+        designs = {name: take_rows(design, rows) for name, design in self.designs.items()}
+        return replace(
+            self,
+            y=self.y[rows],
+            designs=designs,
+            Z=designs["mean"] if self.same_design else take_rows(self.Z, units),
+            weight=self.weight[units],
+            unit=unit,
+            offset=None if self.offset is None else self.offset[rows],
+            log_prior=None if self.log_prior is None else self.log_prior[units],
+        )
 
 
 def add_stats(left: Stats, right: Stats) -> Stats:

@@ -39,8 +39,10 @@ def summary(results: MoEResults, escape: Callable[[str], str] = str) -> Any:
         title = f"Gate ({name}): the features' distribution within each expert"
         tables.append((title, results.gate_table))
     elif results.n_experts > 1:
-        title = f"Gate ({name}): log odds against expert {results.n_experts}"
-        tables.append((title, results.gate_table.iloc[:, :-1]))
+        table = results.gate_table
+        title = f"Gate ({name}): {est.model_.gate.table_title(results.n_experts)}"
+        # The last column is left out where it is that of the reference.
+        tables.append((title, table.iloc[:, :-1] if (table.iloc[:, -1] == 0.0).all() else table))
     stub = max(len(str(term)) for _, table in tables for term in table.index)
     most = min(max(table.shape[1] for _, table in tables), _PER_TABLE)
     width = max(_WIDTH, stub + most * (_COLUMN + 1))
@@ -61,6 +63,13 @@ def notes(results: MoEResults) -> list[str]:
     screened = int((results.restarts["status"] == "screened").sum())
     total = len(results.restarts) - screened
     notes = ["Experts are numbered by the mean fitted response of their rows, lowest first."]
+    if getattr(est, "has_log_prior_", False):
+        notes = ["Experts have the numbers that the evidence about rows gives them."]
+    if results.ngroups is not None:
+        notes.append(
+            f"The rows of each of {results.ngroups:.6g} groups share one expert; shares and the n "
+            "of BIC and ICL count groups."
+        )
     joint = est.frame_.gate_is_joint
     if joint:
         notes.append(
@@ -68,8 +77,9 @@ def notes(results: MoEResults) -> list[str]:
             "together; compare them with those of other Gaussian gates on the same features only."
         )
     if results.n_experts > 1:
-        if not joint:
-            notes.append(f"The gate's reference is expert {results.n_experts}.")
+        reference = est.model_.gate.reference(est.frame_.raw(est.model_, est.theta_))
+        if reference is not None:
+            notes.append(f"The gate's reference is expert {reference}.")
         alone = reached == 1 < total and not screened
         advice = " only; more (n_init) may find a better one" if alone else ""
         notes.append(
@@ -98,9 +108,9 @@ def notes(results: MoEResults) -> list[str]:
     if est.flags_:
         notes.append("Degenerate: " + "; ".join(est.flags_) + ".")
     if est.separated_:
+        reason = est.model_.gate.separation_reason
         notes.append(
-            "The gate separates some experts perfectly: the sizes of its coefficients have no "
-            "finite maximum."
+            f"{reason[0].upper()}{reason[1:]}: the sizes of its coefficients mean nothing."
         )
     separated = np.flatnonzero(getattr(est, "separated_experts_", ()))
     if separated.size:
@@ -121,11 +131,12 @@ def _small_and_tight(results: MoEResults) -> list[str]:
     scale = getattr(est, "scale_", None)
     if scale is None:
         return []
+    unit = "rows" if results.ngroups is None else "groups"
     few = est.mass_ < _FEW_ROWS * est.model_.expert.n_params_each(est.theta_.expert)
     largest = np.nanmax(scale, initial=0.0)
     return [
         f"Expert {k + 1} has {scale[k] / largest:.2g} of the largest scale, on only "
-        f"{est.mass_[k]:.3g} effective rows: it may be a spike on a few rows, and its "
+        f"{est.mass_[k]:.3g} effective {unit}: it may be a spike on a few rows, and its "
         "log-likelihood should not be trusted to choose a model."
         for k in np.flatnonzero(few & (scale < _TIGHT * largest))
     ]
@@ -217,6 +228,6 @@ def _format(widths: list[int], aligns: str, *, header: bool) -> dict[str, Any]:
 
 
 def _number(value: float) -> str:
-    if value != value:  # the expert's family has no such parameter
+    if np.isnan(value):
         return ""
     return f"{value:.4f}" if 1e-3 <= abs(value) < 1e5 or value == 0 else f"{value:.4g}"

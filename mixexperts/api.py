@@ -5,16 +5,18 @@ from __future__ import annotations
 import numbers
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
 from mixexperts._registry import all_components, resolve
+from mixexperts._rows import union_design
 from mixexperts.estimators import MoERegressor
 from mixexperts.experts.base import Expert
 from mixexperts.formula import FormulaSpec
 from mixexperts.gates.base import Gate
 from mixexperts.gates.softmax import Constant, Softmax
 from mixexperts.inference.selection import CRITERIA, experts_range, select
-from mixexperts.results import MoEResults, union_design
+from mixexperts.results import MoEResults
 
 
 def moe(
@@ -27,6 +29,9 @@ def moe(
     family: Any = "gaussian",
     weights: Any = None,
     offset: Any = None,
+    groups: Any = None,
+    log_prior: Any = None,
+    partial_labels: Any = None,
     missing: Literal["drop", "raise", "none"] = "drop",
     criterion: str = "bic",
     random_state: Any = 0,
@@ -59,6 +64,14 @@ def moe(
         Case weights >= 0, and the known part of every expert's linear predictor (in units of
         the response; for counts the log of the exposure): name of a column, or one number per
         row of ``data``.
+    groups : str or array-like of shape (n,), optional
+        Subjects that were measured repeatedly: the rows of a group share one expert. Name of a
+        column, or labels. The gate's terms and the weights must be constant in a group.
+    log_prior : array-like of shape (n, n_experts), optional
+        Log evidence about the expert of each row, added to the log of the mixing weight.
+    partial_labels : str or array-like of shape (n,), optional
+        Known experts, 0 to K - 1, and -1 or a missing value where the expert is not known: name
+        of a column, or values. With either, experts keep their numbers.
     missing : {"drop", "raise", "none"}, default="drop"
         What to do with rows that lack a value in any variable used, as in statsmodels.
     criterion : {"bic", "aic", "icl"}, default="bic"
@@ -97,7 +110,7 @@ def moe(
             f"gate_family={gate!r} (softmax if not given; without terms the weights are constant)"
         )
     spec, built = FormulaSpec.fit(
-        formula, data, gate, missing=missing, weights=weights, offset=offset, env=env
+        formula, data, gate, missing=missing, weights=weights, offset=offset, groups=groups, env=env
     )
     expert = _expert(family, spec)
     if built.y is None or (built.y.ndim != 1 and built.y.shape[1] not in expert.response_columns):
@@ -119,11 +132,19 @@ def moe(
     fit_data: dict[str, Any] = {
         "sample_weight": built.extra.get("weights"),
         "offset": built.extra.get("offset"),
+        "groups": built.extra.get("groups"),
     }
+    evidence = _evidence(frame, built.rows, log_prior, partial_labels)
     table = None
     if isinstance(n_experts, numbers.Integral):
+        fit_data |= evidence
         estimator.set_params(n_experts=n_experts).fit(X, built.y, **fit_data)
     else:
+        if evidence:
+            raise ValueError(
+                f"{' and '.join(evidence)} speaks of experts by number and needs one number of "
+                f"experts; got n_experts={n_experts!r}"
+            )
         values = experts_range(n_experts)
         selection = select(estimator, X, built.y, n_experts=values, criterion=criterion, **fit_data)
         estimator, table = selection.best_estimator, selection.table
@@ -138,7 +159,25 @@ def moe(
         selection=table,
         data=kept,
         offset=given_offset,
+        groups=groups if isinstance(groups, str) else built.extra.get("groups"),
+        evidence=evidence,
     )
+
+
+def _evidence(frame: Any, rows: Any, log_prior: Any, partial_labels: Any) -> dict[str, Any]:
+    """Evidence about the experts of the rows that are kept."""
+    if isinstance(partial_labels, str):
+        if partial_labels not in frame.columns:
+            raise ValueError(f"partial_labels={partial_labels!r} is not a column of data")
+        partial_labels = frame[partial_labels]
+    found = {}
+    for name, value in (("log_prior", log_prior), ("partial_labels", partial_labels)):
+        if value is not None:
+            values = np.asarray(value)
+            if len(values) != len(frame):
+                raise ValueError(f"{name} has {len(values)} rows, but data has {len(frame)}")
+            found[name] = values[rows]
+    return found
 
 
 def _check_options(options: dict[str, Any]) -> None:
@@ -176,6 +215,11 @@ def _gate(family: Any, spec: FormulaSpec) -> Gate:
                 f"{spec.gate!r}; remove the '- 1' or '0 +'"
             )
         return gate
+    if gate.needs_features and not spec.z_names:
+        raise ValueError(
+            f"gate_family={gate.name!r} needs terms, but the gate has none; name them after a bar, "
+            "as in 'y ~ x | z', or leave gate_family out"
+        )
     if not gate.uses_features or not has_terms:
         return Constant()
     return replace(gate, fit_intercept=spec.z_intercept)  # type: ignore[type-var]

@@ -304,7 +304,6 @@ class Predictive:
             values have a probability beside a density.
         """
         mass = float(fraction(confidence, "confidence", "(0, 1)"))
-        self._refuse_atoms("highest-density region", f"interval({mass:g})")
         if self._expert.discrete:
             return [likeliest(value, log_f, mass) for value, log_f in self._integers()]
         return [region for rows in self._row_blocks() for region in self._regions(rows, mass)]
@@ -321,7 +320,6 @@ class Predictive:
         if self._expert.discrete:
             likely = [value[log_f.argmax()] for value, log_f in self._integers()]
             return self._report(np.array(likely, dtype=float))
-        self._refuse_atoms("point of highest density", "median()")
         top = np.empty(self.n_rows)
         for rows in self._row_blocks():
             x, log_f = self._profile(rows)
@@ -377,13 +375,6 @@ class Predictive:
         columns = {"mean": self.mean(), "std": self.std(), "median": self.median()}
         columns["lower"], columns["upper"] = self.interval(confidence)
         return pd.DataFrame(columns, index=self._index)
-
-    def _refuse_atoms(self, what: str, instead: str) -> None:
-        if self._expert.has_atoms:
-            raise UnsupportedCombinationError(
-                f"no {what} of {self._expert.name!r}: some values have a probability of their own, "
-                f"which no density compares with; use {instead}"
-            )
 
     def _report(self, internal: Array) -> Array:
         return self._loc + self._scale * internal
@@ -476,6 +467,11 @@ class Predictive:
 
     def _profile(self, rows: Array) -> tuple[Array, Array]:
         """Points (r, m) that sample every expert and hold every peak and valley; log densities."""
+        if self._expert.has_atoms:
+            raise UnsupportedCombinationError(
+                f"under {self._expert.name!r} some values have a probability of their own, which "
+                "no density compares with; use interval() or median()"
+            )
         from scipy.special import ndtr
 
         batch, on = self._at(rows, self._value[rows]), self._weight[rows][:, None] > 0.0

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import importlib
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
 
 from mixexperts._archive import saveable
 from mixexperts._batch import Array
+from mixexperts._rows import Rows, union_design
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,34 +16,6 @@ if TYPE_CHECKING:
     from mixexperts.estimators import MoERegressor
     from mixexperts.formula import FormulaSpec
     from mixexperts.predictive import Predictive
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows as the estimator sees them.
-
-    Attributes
-    ----------
-    X : DataFrame of shape (m, n_columns)
-    y, offset : ndarray of shape (m,) or None
-    kept : ndarray of int of shape (m,)
-        Their positions among the n rows of the data.
-    index : Index of length n
-    """
-
-    X: pd.DataFrame
-    y: Array | None
-    offset: Array | None
-    kept: Array
-    index: pd.Index
-
-    def spread(self, values: Array) -> Array:
-        """Values of the kept rows (m, ...) at their places among all rows, NaN elsewhere."""
-        if len(values) == len(self.index):
-            return values
-        full = np.full((len(self.index), *values.shape[1:]), np.nan)
-        full[self.kept] = values
-        return full
 
 
 @saveable("MoEResults")
@@ -70,15 +40,21 @@ class MoEResults:
         Criteria against the number of experts, if several were fitted.
     data, offset : DataFrame and ndarray of shape (n,), optional
         The n rows used, by reference, and their offset if it came as an array. Neither is saved.
+    groups : str or ndarray of shape (n,), optional
+        Column of the groups of rows that share one expert, or their labels (not saved).
+    evidence : dict, optional
+        ``log_prior`` and ``partial_labels`` of the n rows; not saved.
 
     Attributes
     ----------
-    estimator, spec, n_dropped, selection, data, formula
+    estimator, spec, n_dropped, selection, data, evidence, formula
         As given; the formula is that of experts and gate.
     llf, aic, bic, icl : float
         Log-likelihood and criteria (lower is better) on the data of the fit.
     nobs, df_model, df_resid : float, int, float
         Rows used, or the sum of their weights; free parameters; the difference.
+    ngroups : float or None
+        Groups of rows that share one expert, the n of BIC.
     converged, restarts : bool, DataFrame
         Whether the best start converged; one row per start.
     """
@@ -93,6 +69,8 @@ class MoEResults:
         selection: pd.DataFrame | None = None,
         data: pd.DataFrame | None = None,
         offset: Array | None = None,
+        groups: Any = None,
+        evidence: dict[str, Any] | None = None,
     ) -> None:
         self.estimator = estimator
         self.spec = spec
@@ -102,9 +80,12 @@ class MoEResults:
         self._criteria = criteria
         # An offset given as an array belongs to the data of the fit, and goes where they go.
         self._fit_offset = offset
+        self._groups, self.evidence = groups, evidence or {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "data": None, "_fit_offset": None}
+        groups = self._groups if isinstance(self._groups, str) else None
+        gone: dict[str, Any] = {"data": None, "_fit_offset": None, "evidence": {}}
+        return {**vars(self), **gone, "_groups": groups}
 
     def to_state(self) -> dict[str, Any]:
         """What a saved file holds; the data are not in it.
@@ -123,7 +104,7 @@ class MoEResults:
         from mixexperts.formula import FormulaSpec
 
         results = cls.__new__(cls)
-        vars(results).update(state)
+        vars(results).update({"_groups": None, "evidence": {}, **state})
         results.spec = FormulaSpec.from_state(state["spec"])
         return results
 
@@ -174,7 +155,14 @@ class MoEResults:
     @property
     def nobs(self) -> float:
         """Number of rows used, or the sum of their weights."""
-        return float(self.estimator.weight_sum_)
+        est = self.estimator
+        return float(getattr(est, "row_weight_sum_", est.weight_sum_))
+
+    @property
+    def ngroups(self) -> float | None:
+        """Number of groups, or the sum of their weights; None where rows stand alone."""
+        grouped = getattr(self.estimator, "has_groups_", False)
+        return float(self.estimator.weight_sum_) if grouped else None
 
     @property
     def df_model(self) -> int:
@@ -216,7 +204,8 @@ class MoEResults:
         """Gate parameters, one column per expert.
 
         Coefficients of a softmax gate, zero for the last expert; weights, means, variances and
-        covariances of a Gaussian gate.
+        covariances of a Gaussian gate; coefficients of the branches that lead to an expert for a
+        tree, missing where it does not lie under a split.
         """
         import pandas as pd
 
@@ -233,26 +222,29 @@ class MoEResults:
     def params(self) -> pd.Series:
         """All free parameters, indexed by part (``expert`` or ``gate``), expert and term.
 
-        What expert K has no free parameter for is left out: coefficients of a softmax gate,
-        the weight of a Gaussian gate.
+        What is no free parameter is left out: the reference's coefficients of a softmax gate,
+        the last weight of a Gaussian gate, repeated entries of a tree.
         """
-        import pandas as pd
+        from mixexperts._tables import free_parameters
 
-        parts = {"expert": self.expert_table, "gate": self.gate_table}
-        terms = list(parts["gate"].index)
-        terms = terms[:1] if self.estimator.frame_.gate_is_joint else terms
-        bound: set[tuple[Any, ...]] = {("gate", self.n_experts, term) for term in terms}
-        series = [
-            (part, expert, term, table.at[term, expert])
-            for part, table in parts.items()
-            for expert in table.columns
-            for term in table.index
-            if (part, expert, term) not in bound and not np.isnan(table.at[term, expert])
-        ]
-        index = pd.MultiIndex.from_tuples(
-            [row[:3] for row in series], names=["part", "expert", "term"]
-        )
-        return pd.Series([row[3] for row in series], index=index, name="params")
+        return free_parameters(self)
+
+    def odds_ratios(self) -> pd.DataFrame:
+        """Factors by which the odds of an expert against the last change per unit of a column.
+
+        Returns
+        -------
+        DataFrame
+            One row per term of the gate, one column per expert but the last.
+
+        Raises
+        ------
+        UnsupportedCombinationError
+            If the gate's log odds are not linear in its columns; the message says why.
+        """
+        from mixexperts._tables import odds_ratios
+
+        return odds_ratios(self)
 
     def _experts(self) -> pd.Index:
         import pandas as pd
@@ -267,6 +259,7 @@ class MoEResults:
         *,
         response: bool = False,
         offset: Any = None,
+        groups: Any = None,
         missing: Literal["drop", "raise", "none"] = "raise",
     ) -> Rows:
         """Columns that the estimator sees for data (by default those of the fit), and y.
@@ -278,6 +271,8 @@ class MoEResults:
             Whether to evaluate the response too.
         offset : array-like of shape (n,), optional
             By default the offset of the fit, if there was one.
+        groups : str or array-like of shape (n,), optional
+            With ``response``, and of a fit that had groups: by default their column.
         missing : {"raise", "drop", "none"}, default="raise"
             What to do with rows that lack a value.
 
@@ -295,9 +290,16 @@ class MoEResults:
         frame = self._data(data)
         if offset is None and data is None:
             offset = self._fit_offset
-        built = self.spec.transform(frame, response=response, offset=offset, missing=missing)
+        if not response or self.ngroups is None:
+            groups = None
+        elif groups is None and (data is None or isinstance(self._groups, str)):
+            groups = self._groups
+        built = self.spec.transform(
+            frame, response=response, offset=offset, groups=groups, missing=missing
+        )
         columns = union_design(built, frame.index[built.rows])
-        return Rows(columns, built.y, built.extra.get("offset"), built.rows, frame.index)
+        extra = built.extra.get("offset"), built.rows, frame.index, built.extra.get("groups")
+        return Rows(columns, built.y, *extra)
 
     def _data(self, data: pd.DataFrame | None) -> pd.DataFrame:
         if data is not None:
@@ -368,21 +370,29 @@ class MoEResults:
         rows = self.design(data, offset=offset, missing="drop")
         return self._named(self.estimator.gate_proba(rows.X), rows)
 
-    def posterior(self, data: pd.DataFrame | None = None, *, offset: Any = None) -> pd.DataFrame:
+    def posterior(
+        self, data: pd.DataFrame | None = None, *, offset: Any = None, groups: Any = None
+    ) -> pd.DataFrame:
         """Responsibilities: probabilities of the experts given features and response.
 
         Parameters
         ----------
         data, offset
-            As in :meth:`predict`, which also names the errors.
+            As in :meth:`predict`, which also names the errors. Evidence about the experts
+            counts for the data of the fit.
+        groups : str or array-like of shape (n,), optional
+            Groups of the rows, of a fit that had them; by default their column.
 
         Returns
         -------
         DataFrame of shape (n, K)
             Indexed as ``data``; NaN where values are missing.
         """
-        rows = self.design(data, response=True, offset=offset, missing="drop")
-        resp = self.estimator.responsibilities(rows.X, rows.y, offset=rows.offset)
+        rows = self.design(data, response=True, offset=offset, groups=groups, missing="drop")
+        known = self.evidence if data is None else {}
+        resp = self.estimator.responsibilities(
+            rows.X, rows.y, offset=rows.offset, groups=rows.groups, **known
+        )
         return self._named(resp, rows)
 
     def predictive(
@@ -487,13 +497,3 @@ class MoEResults:
 def own_label(name: str, terms: tuple[str, ...]) -> str:
     """Label of a parameter that is no coefficient; in brackets where a column has its name."""
     return f"({name})" if name in terms else name
-
-
-def union_design(built: Any, index: pd.Index) -> pd.DataFrame:
-    """Columns of experts and gate side by side, a column that both use only once."""
-    import pandas as pd
-
-    columns: dict[str, Array] = dict(zip(built.x_names, np.asarray(built.X, float).T, strict=True))
-    columns |= dict(zip(built.z_names, np.asarray(built.Z, float).T, strict=True))
-    # An estimator wants at least one column, be it one that neither room looks at.
-    return pd.DataFrame(columns or {"(none)": np.ones(len(index))}, index=index)

@@ -190,8 +190,8 @@ class DeviceExecutor:
 
 def _cut(block: Batch, limit: int) -> tuple[Batch, ...]:
     """The block in pieces of about ``limit`` bytes."""
-    per_unit = 8 * _numbers(block) / max(block.n_units, 1)
-    return block.split(max(1, int(limit / max(per_unit, 1.0))))
+    per_row = 8 * _numbers(block) / max(block.n_rows, 1)
+    return block.split(max(1, int(limit / max(per_row, 1.0))))
 
 
 def _arrays(batch: Batch) -> list[Array]:
@@ -250,7 +250,7 @@ def check_served(model: Model) -> None:
     UnsupportedCombinationError
     """
     for room, known in ((model.gate, GATES), (model.expert, array_api.FAMILIES)):
-        if room.name not in known:
+        if room.name not in known or room.fused_code is None:
             what = "gate" if room is model.gate else "expert"
             raise UnsupportedCombinationError(
                 f"backend='cupy' has no part for the {what} {room.name!r}; it serves "
@@ -261,7 +261,8 @@ def check_served(model: Model) -> None:
 
 def is_served(model: Model) -> bool:
     """Whether gate and expert have parts in the pass."""
-    return model.gate.name in GATES and model.expert.name in array_api.FAMILIES
+    served = model.gate.name in GATES and model.expert.name in array_api.FAMILIES
+    return served and model.gate.fused_code is not None
 
 
 def device_pass(model: Model, theta: Theta, batch: Batch) -> Any:
@@ -386,7 +387,9 @@ def _stats(model: Model, theta: Theta, sums: Mapping[str, Any]) -> Stats:
     expert = {name: sums[name] for name in ("mass", "gram", "cross", "fitted")}
     if model.expert.name == "gaussian":
         expert["rss"] = sums["extra"]
+    units = {"mass": sums["unit_mass"]} if "unit_mass" in sums else {}
     return {
+        **units,
         "log_likelihood": float(sums["log_likelihood"]),
         "weight": sums["weight"],
         **{f"gate.{name}": value for name, value in _gate_stats(model, theta, sums).items()},

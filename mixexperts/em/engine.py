@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +13,7 @@ from mixexperts._archive import saveable
 from mixexperts._batch import Array, Batch, Stats, Theta
 from mixexperts.em.accelerate import Accelerator, Anderson
 from mixexperts.em.executors import executor_for
-from mixexperts.em.model import Model, em_pass, health, part
+from mixexperts.em.model import EStep, Model, em_pass, health, part
 from mixexperts.em.monitor import Monitor, Status
 from mixexperts.em.newton import Newton, NewtonStep
 from mixexperts.em.passes import Pass, check_backend, choose_pass
@@ -21,6 +21,8 @@ from mixexperts.em.streaming import Stream
 from mixexperts.errors import UnsupportedCombinationError
 
 _MAX_HALVINGS = 40
+# Where the gate jumps: no step is short enough to follow the gradient to a jump.
+_JUMP_HALVINGS = 6
 _TIE = 1e-9
 # Share of EM's predicted gain that a Newton step must promise.
 _LEAST_PROMISE = 0.4
@@ -51,7 +53,8 @@ class EMResult:
     theta : Theta
         Parameters at the last accepted point.
     log_likelihood, objective : float
-        Log-likelihood and penalised log-likelihood at ``theta`` (sums over units).
+        Log-likelihood and penalised log-likelihood at ``theta`` (sums over units); the objective
+        of classification EM is the penalised classification likelihood.
     history : ndarray of shape (n_accepted,)
         Objective after each accepted pass; it never falls.
     status : str
@@ -64,7 +67,7 @@ class EMResult:
     flags : tuple of str
         What makes the solution unsound or needs a warning, in words.
     mass : ndarray of shape (K,)
-        Effective rows of each expert: sums of weight times responsibility.
+        Effective sampling units of each expert: sums of weight times responsibility.
     level : ndarray of shape (K,)
         Mean fitted response of each expert over the rows that it explains.
     predicted_gain : float
@@ -73,6 +76,8 @@ class EMResult:
         Whether the gate separates the experts perfectly.
     separated_experts : tuple of int
         Experts whose coefficients have no finite maximum.
+    trajectory : ndarray of shape (n_draws,)
+        Objective along the chain of stochastic EM; empty for other algorithms.
     """
 
     theta: Theta
@@ -88,6 +93,7 @@ class EMResult:
     predicted_gain: float
     separated: bool = False
     separated_experts: tuple[int, ...] = ()
+    trajectory: Array = field(default_factory=lambda: np.empty(0))
 
     @property
     def sound(self) -> bool:
@@ -123,6 +129,7 @@ def fit_em(
     newton: bool | Newton | None = None,
     sample: Batch | None = None,
     alternative: Theta | None = None,
+    e_step: EStep | None = None,
 ) -> EMResult:
     """Run EM from given parameters.
 
@@ -154,6 +161,9 @@ def fit_em(
         from them (the gradient never is).
     alternative : Theta, optional
         Other starting parameters: the run begins from the better of the two.
+    e_step : callable, optional
+        Another E-step with its own objective, as in :mod:`mixexperts.em.variants`; the passes
+        then run on the methods of gate and expert, without Newton steps.
 
     Returns
     -------
@@ -179,9 +189,10 @@ def fit_em(
         accelerate,
         backend,
     )
+    if e_step is not None:
+        run.em_pass, newton = functools.partial(em_pass, e_step=e_step), False
     wanted = accelerate is True if newton is None else newton is not False
-    # Rows of one sampling unit share their labels: the sum over rows does not hold for them.
-    if wanted and not _has_units(source):
+    if wanted:
         run.newton = newton if isinstance(newton, Newton) else Newton(model)
         run.newton.summation = run.over_all
         run.newton.sample = sample
@@ -193,14 +204,6 @@ def _quiet(em_pass: Pass, model: Model, theta: Theta, block: Batch) -> Stats:
     """A pass whose overflows show in the objective, not as warnings; also on threads."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore", divide="ignore"):
         return em_pass(model, theta, block)
-
-
-def _has_units(source: Batch | Sequence[Batch] | Stream) -> bool:
-    """Whether sampling units have several rows; those of a stream are rows."""
-    if isinstance(source, Stream):
-        return False
-    blocks = [source] if isinstance(source, Batch) else source
-    return any(block.unit is not None for block in blocks)
 
 
 def _inside(model: Model, theta: Theta) -> Theta:
@@ -261,7 +264,9 @@ class _Run:
         self.monitor.n_iter += 1
         work = functools.partial(_quiet, self.em_pass, self.model, theta)
         stats = self.executor.map_reduce(work, self.handle)
-        objective = stats["log_likelihood"] - self.model.penalty_value(theta)
+        value = stats.get("objective", stats["log_likelihood"])
+        objective = value - self.model.penalty_value(theta)
+        objective -= stats.get("gate.penalty", 0.0)  # a penalty that is a sum over rows
         return _Point(theta, stats, float(objective))
 
     def loop(self, theta: Theta, alternative: Theta | None = None) -> EMResult:
@@ -290,7 +295,11 @@ class _Run:
                 return self.result(point, self.stalled(point))
             if following is point:  # no pass was left to better it
                 return self.result(point, self.final(point, "max_iter"))
+            rise = following.objective - point.objective
             point = following
+            if not self.model.gate.smooth and rise <= self.monitor.tol:
+                self.monitor.record(point.theta, point.objective, rise)
+                return self.result(point, self.final(point, "converged"))
 
     def newton_step(self, point: _Point, score: Array, gain: float) -> NewtonStep | None:
         """Newton's step, where it is time for one and there is one to trust."""
@@ -355,7 +364,8 @@ class _Run:
                     return point
         trial = self.evaluate(image)
         step = there - here
-        for _ in range(_MAX_HALVINGS):
+        smooth = self.model.gate.smooth
+        for _ in range(_MAX_HALVINGS if smooth else _JUMP_HALVINGS):
             if trial.ok and trial.objective >= floor:
                 return trial
             if self.monitor.exhausted():
@@ -363,6 +373,10 @@ class _Run:
             step = 0.5 * step
             self.n_backtracks += 1
             trial = self.evaluate(self.model.unpack(here + step, point.theta))
+        if not smooth:
+            # The gate stands at a jump. With the gate as it is the experts' step cannot fall.
+            trial = self.evaluate(Theta(point.theta.gate, image.expert))
+            return trial if trial.ok and trial.objective >= floor else None
         return None
 
     def slack(self, point: _Point) -> float:
@@ -371,12 +385,17 @@ class _Run:
         return float(64.0 * np.finfo(float).eps * terms)
 
     def stalled(self, point: _Point) -> Status:
-        """No step rises: at a maximum within rounding that is convergence, elsewhere a fault."""
+        """No step rises: at a maximum within rounding that is convergence, elsewhere a fault.
+
+        Where the gate jumps there need not be a point with a gradient of zero.
+        """
+        if not self.model.gate.smooth:
+            return self.final(point, "converged")
         within_rounding = abs(self.monitor.predicted_gain) <= 100.0 * self.slack(point)
         return self.final(point, "converged") if within_rounding else "monotonicity_lost"
 
     def result(self, point: _Point, status: Status) -> EMResult:
-        mass = point.stats["expert.mass"]
+        rows = point.stats["expert.mass"]
         flags = health(self.model, point.theta, point.stats) if point.ok else ()
         return EMResult(
             theta=point.theta,
@@ -387,8 +406,8 @@ class _Run:
             n_iter=self.monitor.n_iter,
             n_backtracks=self.n_backtracks,
             flags=flags,
-            mass=mass,
-            level=point.stats["expert.fitted"] / np.maximum(mass, np.finfo(float).tiny),
+            mass=point.stats.get("mass", rows),
+            level=point.stats["expert.fitted"] / np.maximum(rows, np.finfo(float).tiny),
             predicted_gain=self.monitor.predicted_gain,
             separated=point.ok
             and self.model.gate_penalty.is_null

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixexperts._batch import Array, Batch, Stats, Theta
+from mixexperts.em.information_units import unit_information
 from mixexperts.em.model import Model
 from mixexperts.em.passes import fused_information
 from mixexperts.errors import UnsupportedCombinationError
@@ -46,12 +47,12 @@ def observed_information(
     Raises
     ------
     UnsupportedCombinationError
-        If the gate or the family has another form, or rows come in sampling units.
+        If the gate or the family has another form.
     """
-    if not has_information(model) or batch.unit is not None:
+    if not has_information(model):
         raise UnsupportedCombinationError(
             f"no observed information of the gate {model.gate.name!r} with the expert "
-            f"{model.expert.name!r}" + " in sampling units" * (batch.unit is not None)
+            f"{model.expert.name!r}"
         )
     found = fused_information(model, theta, batch) if compiled else None
     if found is not None:
@@ -61,6 +62,8 @@ def observed_information(
 
 
 def _block(model: Model, theta: Theta, batch: Batch) -> Array:
+    if batch.unit is not None:
+        return unit_information(model, theta, batch)
     Z = model.gate.logit_design(theta.gate, batch)
     derivatives = model.expert.derivatives(theta.expert, batch)
     score = model.gate.log_score(theta.gate, batch)

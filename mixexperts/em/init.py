@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from mixexperts._batch import Array, Batch, Theta, root_mean_square, weighted_mean
-from mixexperts.em.engine import Model, first_best, fit_em
+from mixexperts.em.engine import EMResult, Model, first_best, fit_em
 from mixexperts.em.monitor import Monitor
+from mixexperts.em.variants import AnnealedEM, ClassificationEM, chain
 from mixexperts.kernels.numpy_ import e_step
 
 # Share of every row that a hard partition spreads over all experts, so that an expert begun on
 # few rows does not begin on the boundary.
 _SOFTNESS = 0.05
+# Weight of rows without evidence in a start that is made from evidence.
+_UNCERTAIN = 0.1
 _SHORT_RUNS = 10
 _SHORT_PASSES = 6
 _SPLIT_PASSES = 30
@@ -50,10 +54,45 @@ def initial_theta(
     """
     if n_experts == 1:
         return theta_from_responsibilities(model, batch, np.ones((batch.n_units, 1)), rng)
+    if batch.log_prior is not None:
+        if kind == "prior":
+            return _from_evidence(model, batch, rng)
+        bare = replace(batch, log_prior=None)
+        return agreeing(model, batch, initial_theta(model, bare, n_experts, kind, rng), rng)
     if kind not in KINDS:
         known = ", ".join(repr(name) for name in KINDS)
         raise ValueError(f"start {kind!r} is not known; known starts: {known}")
     return KINDS[kind](model, batch, n_experts, rng)
+
+
+# --- evidence about the experts of rows --------------------------------------------------------
+
+
+def _from_evidence(model: Model, batch: Batch, rng: np.random.Generator) -> Theta:
+    """Experts fitted to the rows that evidence speaks of; the others hold them together."""
+    assert batch.log_prior is not None
+    evidence, _ = e_step(batch.log_prior.copy())
+    n_experts = evidence.shape[1]
+    certainty = (evidence.max(axis=1) - 1.0 / n_experts) / (1.0 - 1.0 / n_experts)
+    weight = batch.weight * (_UNCERTAIN + (1.0 - _UNCERTAIN) * certainty)
+    return theta_from_responsibilities(model, replace(batch, weight=weight), evidence, rng)
+
+
+def agreeing(model: Model, batch: Batch, theta: Theta, rng: np.random.Generator) -> Theta:
+    """Parameters found without the evidence, numbered to agree with it, and fitted to both."""
+    from scipy.optimize import linear_sum_assignment
+
+    assert batch.log_prior is not None
+    evidence, _ = e_step(batch.log_prior.copy())
+    resp, _ = e_step(model.log_joint(theta, replace(batch, log_prior=None)))
+    agreement = (resp * batch.weight[:, None]).T @ evidence
+    labels = model.expert.interchangeable(len(agreement))
+    agreement[labels[:, None] != labels] = -4.0 * batch.weight.sum()  # places of another kind
+    experts, numbers = linear_sum_assignment(-agreement)
+    order = experts[np.argsort(numbers)]
+    resp, _ = e_step(model.log_joint(model.permute(theta, order), batch))
+    resp = (1.0 - _SOFTNESS) * resp + _SOFTNESS * evidence
+    return theta_from_responsibilities(model, batch, resp, rng)
 
 
 # --- geometry --------------------------------------------------------------------------------
@@ -222,10 +261,14 @@ def _split(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator)
 
 
 def split_worst(model: Model, batch: Batch, theta: Theta, rng: np.random.Generator) -> Theta:
-    """A start with one expert more: the worst-explained expert is split in two.
+    """A start with one expert more: the worst-explained expert is split in two."""
+    return split_expert(model, batch, theta, int(worst_explained(model, batch, theta)[0]), rng)
 
-    The expert whose rows have the lowest mean log density under it gives half of them to a
-    new one, cut along its residual and a random direction of the features.
+
+def worst_explained(model: Model, batch: Batch, theta: Theta) -> Array:
+    """The experts in the order in which to split them (K,).
+
+    Those first whose rows have the lowest mean log density under them.
     """
     log_expert = batch.sum_units(model.expert.log_prob(theta.expert, batch))
     resp, log_density = e_step(model.log_joint(theta, batch))
@@ -233,14 +276,41 @@ def split_worst(model: Model, batch: Batch, theta: Theta, rng: np.random.Generat
     resp[np.isneginf(log_density)] = 1.0 / resp.shape[1]
     weighted = resp * batch.weight[:, None]
     mass = weighted.sum(axis=0)
-    log_expert = np.where(weighted > 0.0, log_expert, 0.0)
-    mean_log = (weighted * log_expert).sum(axis=0) / np.maximum(mass, 1e-300)
+    with np.errstate(invalid="ignore"):  # no weight times a density of zero
+        terms = np.where(weighted > 0.0, weighted * log_expert, 0.0)
+    mean_log = terms.sum(axis=0) / np.maximum(mass, 1e-300)
     # Splitting an expert too small to feed two only makes a degenerate start.
     splittable = mass >= 2 * (model.expert.n_params_each(theta.expert) + 1)
     if not splittable.any():
         splittable[mass.argmax()] = True
-    worst = int(np.where(splittable, mean_log, np.inf).argmin())
+    return np.argsort(np.where(splittable, mean_log, np.inf), kind="stable")
 
+
+def split_expert(
+    model: Model, batch: Batch, theta: Theta, worst: int, rng: np.random.Generator
+) -> Theta:
+    """A start with one expert more, the last.
+
+    The expert ``worst`` gives half of its rows to it, cut along its residual and a random
+    direction of the features.
+    """
+    resp, _ = e_step(model.log_joint(theta, batch))
+    return theta_from_responsibilities(
+        model, batch, split_rows(model, batch, theta, resp, worst, rng), rng
+    )
+
+
+def split_rows(
+    model: Model,
+    batch: Batch,
+    theta: Theta,
+    resp: Array,
+    worst: int,
+    rng: np.random.Generator,
+) -> Array:
+    """Responsibilities (u, K + 1) after the split of an expert of those given."""
+    weighted = resp * batch.weight[:, None]
+    mass = weighted.sum(axis=0)
     residual = batch.sum_units(model.expert.residual(theta.expert, batch)[:, [worst]])
     residual = residual / np.sqrt(weighted[:, worst] @ residual**2 / mass[worst] + 1e-300)
     features, _ = _cloud(model, batch)
@@ -253,7 +323,53 @@ def split_worst(model: Model, batch: Batch, theta: Theta, rng: np.random.Generat
     moved = resp[:, worst] * np.where(upper, 1.0 - _SOFTNESS, _SOFTNESS)
     grown = np.column_stack([resp, moved])
     grown[:, worst] -= moved
-    return theta_from_responsibilities(model, batch, grown, rng)
+    return grown
+
+
+def _best_short(model: Model, starts: list[Theta], run: Callable[[Theta], EMResult]) -> Theta:
+    results = [run(theta) for theta in starts]
+    return results[first_best(results)].theta
+
+
+def _cem(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:
+    """The best of several runs of classification EM."""
+    kinds = (_elemental, _random, _kmeans, _residual)
+    starts = [kinds[i % 4](model, batch, n_experts, rng) for i in range(_SHORT_RUNS)]
+    monitor = Monitor(max_iter=_SPLIT_PASSES, tol=1e-3)
+    return _best_short(
+        model, starts, lambda theta: ClassificationEM().run(model, batch, theta, monitor=monitor)
+    )
+
+
+def _sem(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:
+    """The best point of a chain of stochastic EM."""
+    theta = _elemental(model, batch, n_experts, rng)
+    return chain(model, batch, theta, _SPLIT_PASSES, int(rng.integers(2**31)))[0]
+
+
+def _anneal(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:
+    """Annealing from experts fitted to a few rows each."""
+    theta = _elemental(model, batch, n_experts, rng)
+    return AnnealedEM().anneal(model, batch, theta, 1000)[0]
+
+
+def _evolve(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:
+    """Grow from one expert, splitting the worst-explained expert and annealing each time."""
+    theta = initial_theta(model, batch, 1, "evolve", rng)
+    for _ in range(n_experts - 1):
+        theta = split_worst(model, batch, theta, rng)
+        theta, _ = AnnealedEM().anneal(model, batch, theta, 1000)
+        monitor = Monitor(max_iter=_SPLIT_PASSES, tol=1e-3)
+        grown = fit_em(model, batch, theta, monitor=monitor)
+        theta = grown.theta if grown.sound else theta
+    return theta
+
+
+def _split_merge(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:
+    """Split-and-merge moves from experts fitted to a few rows each."""
+    from mixexperts.em.moves import split_merge
+
+    return split_merge(model, batch, _elemental(model, batch, n_experts, rng), rng).theta
 
 
 KINDS: dict[str, Callable[[Model, Batch, int, np.random.Generator], Theta]] = {
@@ -263,6 +379,11 @@ KINDS: dict[str, Callable[[Model, Batch, int, np.random.Generator], Theta]] = {
     "elemental": _elemental,
     "small_em": _small_em,
     "split": _split,
+    "cem": _cem,
+    "sem": _sem,
+    "anneal": _anneal,
+    "evolve": _evolve,
+    "split_merge": _split_merge,
 }
 #: The kinds that ``init="auto"`` runs through, in turn.
 AUTO = ("kmeans", "residual", "split", "small_em", "elemental", "random")

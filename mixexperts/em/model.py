@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -13,6 +14,9 @@ from mixexperts.experts.base import Expert
 from mixexperts.gates.base import Gate
 from mixexperts.kernels import numpy_
 from mixexperts.penalties.base import NoPenalty, Penalty
+
+#: From log(gate x expert) (u, K) and the block: responsibilities, and terms of the objective (u,).
+EStep: TypeAlias = Callable[[Array, Batch], tuple[Array, Array]]
 
 
 @saveable("model")
@@ -131,7 +135,7 @@ class Model:
             coef = room.penalized_coef(params)
             pull = penalty.gradient(coef, room.penalized(coef.shape[1]))
             if room is self.gate:
-                score[:cut] -= (pull - pull.mean(axis=0))[:-1].ravel()
+                score[:cut] -= self.gate.pull(params, pull)
             else:
                 pull = self.expert.penalty_score(params, pull)
                 score[cut : cut + pull.size] -= pull
@@ -146,16 +150,30 @@ def part(stats: Stats, room: str) -> Stats:
     }
 
 
-def em_pass(model: Model, theta: Theta, batch: Batch) -> Stats:
-    """Everything an EM iteration needs from one block of rows; the values add over blocks."""
+def em_pass(model: Model, theta: Theta, batch: Batch, e_step: EStep | None = None) -> Stats:
+    """Everything an EM iteration needs from one block of rows; the values add over blocks.
+
+    Another ``e_step`` gives other responsibilities, and an ``objective`` beside the
+    log-likelihood.
+    """
     batch = batch.dense()
-    resp, log_density = numpy_.e_step(model.log_joint(theta, batch))
+    joint = model.log_joint(theta, batch)
+    variant: dict[str, float] = {}
+    other = None
+    if e_step is not None:
+        other, terms = e_step(joint.copy(), batch)
+        variant = {"objective": float(np.sum(np.where(batch.weight > 0, batch.weight * terms, 0)))}
+    resp, log_density = numpy_.e_step(joint)
+    resp = resp if other is None else other
     resp *= batch.weight[:, None]
     # A unit of weight zero counts for nothing, even where its density is zero.
     log_likelihood = float(np.sum(np.where(batch.weight > 0, batch.weight * log_density, 0.0)))
     gate = model.gate.accumulate(theta.gate, batch, resp)
     expert = model.expert.accumulate(theta.expert, batch, batch.spread_units(resp))
+    units = {} if batch.unit is None else {"mass": resp.sum(axis=0)}  # else those of the experts
     return {
+        **units,
+        **variant,
         "log_likelihood": log_likelihood,
         "weight": float(batch.weight.sum()),
         **{f"gate.{name}": value for name, value in gate.items()},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,10 @@ import numpy as np
 from mixexperts._batch import Batch, Theta
 from mixexperts.em.accelerate import Anderson
 from mixexperts.em.checkpoint import Checkpoint, Running
-from mixexperts.em.engine import EMResult, Executor, Model, first_best, fit_em
+from mixexperts.em.engine import EMResult, Executor, Model, first_best
 from mixexperts.em.executors import executor_for, one_blas_thread, total_weight
 from mixexperts.em.init import (
+    agreeing,
     initial_theta,
     keyed_rng,
     split_worst,
@@ -22,6 +23,7 @@ from mixexperts.em.monitor import Monitor
 from mixexperts.em.newton import Newton
 from mixexperts.em.screening import finalists, run_on_sample, screened
 from mixexperts.em.streaming import Stream
+from mixexperts.em.variants import EM, Algorithm
 
 #: Two starts reached the same optimum if their objectives differ by less than this, in units
 #: of log-likelihood.
@@ -56,6 +58,9 @@ class Start:
         if self.theta is None:
             return initial_theta(model, batch, n_experts, self.kind, rng)
         theta = self.theta
+        if batch.log_prior is not None and not self.is_given(n_experts):
+            grown = self.parameters(model, replace(batch, log_prior=None), n_experts, seed)
+            return agreeing(model, batch, grown, rng)
         while len(next(iter(theta.expert.values()))) < n_experts:
             theta = split_worst(model, batch, theta, rng)
         return theta
@@ -73,6 +78,12 @@ class Settings:
     seed: int
     #: Most threads inside a run; None: as many as the machine allows.
     n_threads: int | None = None
+    algorithm: Algorithm = field(default_factory=EM)
+
+
+def start_seed(seed: int, start: Start) -> int:
+    """Seed of what a start draws while it runs."""
+    return int(keyed_rng(seed, f"run {start.kind}", start.index).integers(2**31))
 
 
 def run_start(
@@ -113,10 +124,12 @@ def run_start(
         monitor.callback = _Reporter(checkpoint, index, accelerator, newton, list(monitor.history))
     own = executor or executor_for(settings.backend, blocks, settings.n_threads)
     try:
-        return fit_em(
+        return settings.algorithm.run(
             model,
             blocks,
             theta,
+            seed=start_seed(settings.seed, start),
+            begun=running is not None or start.polished is not None,
             monitor=monitor,
             executor=own,
             backend=settings.backend,
@@ -304,7 +317,14 @@ def _sampled(
         # So few rows are done on the CPU before a GPU has them.
         backend = "auto" if settings.backend == "cupy" else settings.backend
         result = run_on_sample(
-            model, sample, theta, settings.max_iter, settings.accelerate, backend
+            model,
+            sample,
+            theta,
+            settings.max_iter,
+            settings.accelerate,
+            backend,
+            settings.algorithm,
+            start_seed(settings.seed, start),
         )
     return index, result
 

@@ -8,9 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from mixexperts._batch import Batch, Theta
-from mixexperts.em.engine import EMResult, fit_em
+from mixexperts.em.engine import EMResult
 from mixexperts.em.model import Model
 from mixexperts.em.monitor import Monitor
+from mixexperts.em.variants import Algorithm
 
 # Runs on the sample stop this close to their optimum, in units of its own log-likelihood: as an
 # estimate of the optimum of all rows it is off by about half a unit per parameter.
@@ -22,14 +23,22 @@ FINALISTS = 3
 
 
 def run_on_sample(
-    model: Model, sample: Batch, theta: Theta, max_iter: int, accelerate: bool, backend: str
+    model: Model,
+    sample: Batch,
+    theta: Theta,
+    max_iter: int,
+    accelerate: bool,
+    backend: str,
+    algorithm: Algorithm,
+    seed: int,
 ) -> EMResult:
     """Run one start on the sample, whose weights stand for all rows."""
     unit = float(sample.weight.sum()) / sample.n_units
-    return fit_em(
+    return algorithm.run(
         model,
         sample,
         theta,
+        seed=seed,
         monitor=Monitor(max_iter, _CLOSE * unit),
         accelerate=accelerate,
         backend=backend,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,14 @@ from mixexperts._batch import Array, Batch, Params, Stats
 from mixexperts._design import DesignMap
 from mixexperts.errors import InvalidResponseError
 from mixexperts.experts._glm import first_row
+from mixexperts.experts._members import (
+    NO_COLUMNS,
+    Member,
+    best_places,
+    joint_derivatives,
+    log_prob_of,
+    take_rows,
+)
 from mixexperts.experts.base import Derivatives, Expert
 from mixexperts.penalties.base import Penalty
 
@@ -20,33 +28,6 @@ from mixexperts.penalties.base import Penalty
 _UNIT = "unit"
 # Of the starts, about this share puts the families to the clusters at random.
 _AT_RANDOM = 0.5
-# Log densities below it are all the same: a row out of reach.
-_OUT_OF_REACH = -30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """Expert k by itself: its family, its parameters as those of one expert, its view of rows.
-
-    Attributes
-    ----------
-    k : int
-    family : Expert
-    params : mapping of str to ndarray
-    loc, scale : float
-        The family sees the response as ``(y - loc) / scale``.
-    batch : Batch
-    allowed : ndarray of bool of shape (n,) or None
-        Rows that the expert can have produced; None: all of them.
-    """
-
-    k: int
-    family: Expert
-    params: Params
-    loc: float
-    scale: float
-    batch: Batch
-    allowed: Array | None
 
 
 class Composite(Expert):
@@ -105,11 +86,11 @@ class Composite(Expert):
             self._own(params, k),
             loc,
             scale,
-            self._view(batch, k, loc, scale, allowed),
+            self.view(batch, k, loc, scale, allowed),
             allowed,
         )
 
-    def _view(self, batch: Batch, k: int, loc: float, scale: float, allowed: Array | None) -> Batch:
+    def view(self, batch: Batch, k: int, loc: float, scale: float, allowed: Array | None) -> Batch:
         """Rows as the family of expert k sees them; impossible responses are replaced."""
         family, y, offset = self.families[k], batch.y, batch.offset
         if (loc, scale) != (0.0, 1.0):
@@ -122,7 +103,7 @@ class Composite(Expert):
             designs["mean"] = batch.X[:, :0]
         return replace(batch, y=y, offset=offset, designs=designs)
 
-    def _members(self, params: Params, batch: Batch, *, seen: bool = True) -> list[Member]:
+    def members(self, params: Params, batch: Batch, *, seen: bool = True) -> list[Member]:
         """All experts; ``seen`` where the response has been observed and must be possible."""
         batch = batch.dense()
         n_experts = len(params["coef"])
@@ -168,13 +149,13 @@ class Composite(Expert):
     # --- EM --------------------------------------------------------------------------------
 
     def log_prob(self, params: Params, batch: Batch) -> Array:
-        members = self._members(params, batch)
-        return self._columns(members, [_log_prob(member) for member in members])
+        members = self.members(params, batch)
+        return self._columns(members, [log_prob_of(member) for member in members])
 
     def accumulate(self, params: Params, batch: Batch, weight: Array) -> Stats:
         stats: dict[str, Any] = {}
         mass, fitted = np.zeros(weight.shape[1]), np.zeros(weight.shape[1])
-        for m in self._members(params, batch):
+        for m in self.members(params, batch):
             own = weight[:, [m.k]]
             if m.allowed is not None:
                 own = np.where(m.allowed[:, None], own, 0.0)
@@ -213,15 +194,15 @@ class Composite(Expert):
             rows /= np.maximum(rows.sum(axis=1, keepdims=True), 1e-300)
         units, parts = [], []
         for k in range(resp.shape[1]):
-            unit = self._measure(batch, k, allowed[k])
-            parts.append(self._fit_one(batch, k, rows[:, k], allowed[k], unit, rng))
+            unit = self.measure(batch, k, allowed[k])
+            parts.append(self.fit_one(batch, k, rows[:, k], allowed[k], unit, rng))
             units.append(unit)
         joined = self._join(parts, batch.X.shape[1])
         if any(unit != (0.0, 1.0) for unit in units):
             joined[_UNIT] = np.array(units)
         return joined
 
-    def _measure(self, batch: Batch, k: int, allowed: Array | None) -> tuple[float, float]:
+    def measure(self, batch: Batch, k: int, allowed: Array | None) -> tuple[float, float]:
         """Location and scale of the response for an expert that counts on a common scale."""
         family = self.families[k]
         if self.affine_response or not family.affine_response or batch.y.ndim != 1:
@@ -237,7 +218,7 @@ class Composite(Expert):
         scale = float(np.sqrt(weight @ (y - centre) ** 2 / total))
         return (centre if family.fit_intercept else 0.0), scale if scale > 0.0 else 1.0
 
-    def _fit_one(
+    def fit_one(
         self,
         batch: Batch,
         k: int,
@@ -248,7 +229,7 @@ class Composite(Expert):
     ) -> dict[str, Array]:
         weight = batch.spread_units(batch.weight)
         alone = replace(
-            self._view(batch, k, *unit, allowed),
+            self.view(batch, k, *unit, allowed),
             Z=np.empty((batch.n_rows, 0)),
             weight=weight if allowed is None else weight * allowed,
             unit=None,
@@ -264,32 +245,12 @@ class Composite(Expert):
             return resp
         order = rng.permutation(n_experts)
         if rng.random() >= _AT_RANDOM:
-            order = self._best(batch.dense(), resp, labels, rng)
+            order = best_places(self, batch.dense(), resp, labels, rng)
         return resp[:, order]
-
-    def _best(self, batch: Batch, resp: Array, labels: Array, rng: np.random.Generator) -> Array:
-        """The assignment of clusters to families with the largest log-likelihood."""
-        from scipy.optimize import linear_sum_assignment
-
-        rows = batch.spread_units(resp)
-        weight = batch.spread_units(batch.weight)[:, None] * rows
-        allowed = self.allowed(batch.y, len(labels))
-        gain = np.zeros((len(labels), len(labels)))  # of the family of expert k, cluster c
-        for k in np.unique(labels):
-            unit = self._measure(batch, k, allowed[k])
-            view = self._view(batch, k, *unit, allowed[k])
-            for c in range(len(labels)):
-                own = self._fit_one(batch, k, rows[:, c], allowed[k], unit, rng)
-                log_f = self.families[k].log_prob(own, view)[:, 0] - np.log(unit[1])
-                if allowed[k] is not None:
-                    log_f = np.where(allowed[k], log_f, _OUT_OF_REACH)
-                gain[labels == k, c] = weight[:, c] @ np.maximum(log_f, _OUT_OF_REACH)
-        order: Array = linear_sum_assignment(-gain)[1]
-        return order
 
     # --- the vector of free parameters ---------------------------------------------------------
 
-    def _sizes(self, params: Params) -> tuple[list[int], list[int]]:
+    def sizes(self, params: Params) -> tuple[list[int], list[int]]:
         """Numbers of penalised coefficients and of other parameters of each expert."""
         heads, rests = [], []
         for k in range(len(params["coef"])):
@@ -300,7 +261,7 @@ class Composite(Expert):
 
     def _gather(self, params: Params, vectors: list[Array]) -> Array:
         """Coefficients of all experts first, as in families of one kind; then the others."""
-        heads, _ = self._sizes(params)
+        heads, _ = self.sizes(params)
         first = [v[:size] for v, size in zip(vectors, heads, strict=True)]
         return np.concatenate(first + [v[size:] for v, size in zip(vectors, heads, strict=True)])
 
@@ -309,7 +270,7 @@ class Composite(Expert):
         return self._gather(params, [self.families[k].pack(self._own(params, k)) for k in own])
 
     def unpack(self, vector: Array, like: Params) -> Params:
-        heads, rests = self._sizes(like)
+        heads, rests = self.sizes(like)
         cuts = np.cumsum([*heads, *rests])[:-1]
         pieces = np.split(vector, cuts)
         n_experts, p = like["coef"].shape
@@ -332,61 +293,14 @@ class Composite(Expert):
 
     def derivatives(self, params: Params, batch: Batch) -> Derivatives:
         """Predictors of all experts; a predictor that only some have is flat for the others."""
-        members = self._members(params, batch)
-        n, n_experts = batch.n_rows, len(members)
-        found = [m.family.derivatives(m.params, m.batch) for m in members]
-        designs: list[Array] = []
-        taken: list[dict[int, int]] = []  # by predictor: expert, and which of its own it is
-        for k, own in enumerate(found):
-            for t, design in enumerate(own.designs):
-                place = next(
-                    (i for i, d in enumerate(designs) if k not in taken[i] and _same(d, design)),
-                    len(designs),
-                )
-                if place == len(designs):
-                    designs.append(design)
-                    taken.append({})
-                taken[place][k] = t
-        size = len(designs)
-        slope, curve = np.zeros((size, n, n_experts)), np.zeros((size, size, n, n_experts))
-        for k, (m, own) in enumerate(zip(members, found, strict=True)):
-            places = {users[k]: i for i, users in enumerate(taken) if k in users}
-            inside = 1.0 if m.allowed is None else m.allowed
-            for t, i in places.items():
-                slope[i, :, k] = own.slope[t, :, 0] * inside
-                for u, j in places.items():
-                    curve[i, j, :, k] = own.curve[t, u, :, 0] * inside
-        merge = self._merge(params, designs, taken, n_experts)
-        return Derivatives(tuple(designs), slope, curve, (False,) * size, merge)
-
-    def _merge(
-        self, params: Params, designs: list[Array], taken: list[dict[int, int]], n_experts: int
-    ) -> Array:
-        """Which coefficients of the predictors stand where in :meth:`pack`."""
-        heads, rests = self._sizes(params)
-        widths = [design.shape[1] for design in designs]
-        starts = np.cumsum([0, *(n_experts * width for width in widths)])
-        rest_at = np.cumsum([sum(heads), *rests])
-        head_at = np.cumsum([0, *heads])
-        merge = np.zeros((starts[-1], sum(heads) + sum(rests)))
-        for k in range(n_experts):
-            order = sorted((users[k], i) for i, users in enumerate(taken) if k in users)
-            rows = np.concatenate(
-                [starts[i] + k * widths[i] + np.arange(widths[i]) for _, i in order]
-                or [np.empty(0, dtype=np.int64)]
-            )
-            columns = np.concatenate(
-                [head_at[k] + np.arange(heads[k]), rest_at[k] + np.arange(rests[k])]
-            )
-            merge[rows, columns] = 1.0
-        return merge
+        return joint_derivatives(self.members(params, batch), *self.sizes(params))
 
     def n_params(self, params: Params) -> int:
-        heads, rests = self._sizes(params)
+        heads, rests = self.sizes(params)
         return sum(heads) + sum(rests)
 
     def n_params_each(self, params: Params) -> Array:
-        heads, rests = self._sizes(params)
+        heads, rests = self.sizes(params)
         return np.add(heads, rests)
 
     def at_boundary(self, params: Params) -> Array:
@@ -425,7 +339,7 @@ class Composite(Expert):
         return super().permute(params, order)
 
     def penalized_coef(self, params: Params) -> Array:
-        heads, _ = self._sizes(params)
+        heads, _ = self.sizes(params)
         coef: Array = params["coef"][np.flatnonzero(heads)]
         return coef
 
@@ -509,7 +423,7 @@ class Composite(Expert):
         return np.asarray(batch.y, dtype=np.float64)
 
     def residual(self, params: Params, batch: Batch) -> Array:
-        members = self._members(params, batch)
+        members = self.members(params, batch)
         return self._columns(members, [m.family.residual(m.params, m.batch) for m in members])
 
     def distance(self, params: Params, batch: Batch) -> Array:
@@ -522,22 +436,22 @@ class Composite(Expert):
 
     def mean(self, params: Params, batch: Batch) -> Array:
         """Mean of each expert at each row, (n, K)."""
-        members = self._members(params, batch, seen=False)
+        members = self.members(params, batch, seen=False)
         means = [m.loc + m.scale * m.family.mean(m.params, m.batch) for m in members]
         return self._columns(members, means)
 
     def variance(self, params: Params, batch: Batch) -> Array:
-        members = self._members(params, batch, seen=False)
+        members = self.members(params, batch, seen=False)
         parts = [m.scale**2 * m.family.variance(m.params, m.batch) for m in members]
         return self._columns(members, parts)
 
     def cdf(self, params: Params, batch: Batch) -> Array:
-        members = self._members(params, batch, seen=False)
+        members = self.members(params, batch, seen=False)
         return self._columns(members, [m.family.cdf(m.params, m.batch) for m in members])
 
     def sf(self, params: Params, batch: Batch) -> Array:
         """Probability above ``batch.y`` of each expert, (n, K)."""
-        members = self._members(params, batch, seen=False)
+        members = self.members(params, batch, seen=False)
         parts = []
         for m in members:
             own = getattr(m.family, "sf", None)
@@ -548,7 +462,7 @@ class Composite(Expert):
 
     def quantile(self, params: Params, batch: Batch, probability: float) -> Array:
         """Quantile of each expert at each row, (n, K)."""
-        members = self._members(params, batch, seen=False)
+        members = self.members(params, batch, seen=False)
         parts = [
             m.loc + m.scale * m.family.quantile(m.params, m.batch, probability) for m in members
         ]
@@ -556,39 +470,10 @@ class Composite(Expert):
 
     def sample(self, params: Params, batch: Batch, label: Array, rng: np.random.Generator) -> Array:
         drawn = np.empty(batch.n_rows)
-        for m in self._members(params, batch, seen=False):
+        for m in self.members(params, batch, seen=False):
             rows = np.flatnonzero(label == m.k)
             if rows.size:
-                part = _take(m.batch, rows)
+                part = take_rows(m.batch, rows)
                 own = m.family.sample(m.params, part, np.zeros(rows.size, dtype=np.int64), rng)
                 drawn[rows] = m.loc + m.scale * own
         return drawn
-
-
-NO_COLUMNS = DesignMap(
-    (), np.empty(0), np.empty(0), np.empty((0, 0), dtype=np.int64), intercept=False
-)
-
-
-def _log_prob(m: Member) -> Array:
-    log_prob = m.family.log_prob(m.params, m.batch) - np.log(m.scale)
-    return log_prob if m.allowed is None else np.where(m.allowed[:, None], log_prob, -np.inf)
-
-
-def _take(batch: Batch, rows: Array) -> Batch:
-    """Some of the rows, each a unit of its own."""
-    return Batch(
-        batch.y[rows],
-        {name: design[rows] for name, design in batch.designs.items()},
-        np.empty((rows.size, 0)),
-        np.ones(rows.size),
-        offset=None if batch.offset is None else batch.offset[rows],
-    )
-
-
-def _same(left: Array, right: Array) -> bool:
-    """Whether two designs are one and the same: the object, or a column of ones."""
-    if left is right:
-        return True
-    alike = left.shape == right.shape and left.shape[1] == 1
-    return bool(alike and (left == 1.0).all() and (right == 1.0).all())

@@ -143,7 +143,7 @@ class Expert(ABC):
         """The same family with or without intercepts."""
         return replace(self, fit_intercept=fit_intercept)  # type: ignore[type-var]
 
-    def check_n_experts(self, n_experts: int) -> None:
+    def check_experts(self, n_experts: int) -> None:
         """Raise ValueError if the family cannot be that of so many experts."""
         return None
 
@@ -179,7 +179,8 @@ class Expert(ABC):
         with np.errstate(invalid="ignore"):
             inside = np.isfinite(y) & (y > low) & (y < high)
             inside &= (y == np.floor(y)) if self.discrete else True
-        return inside if y.ndim == 1 else inside.all(axis=1)
+        rows: Array = inside.reshape(len(y), -1).all(axis=1)
+        return rows
 
     def atoms(self, y: Array) -> Array:
         """Which responses have a positive probability, (n,) bool."""

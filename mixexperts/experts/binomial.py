@@ -90,9 +90,9 @@ class Binomial(GLM):
             )
 
     def possible(self, y: Array) -> Array:
-        if y.ndim == 1:
-            return (y == 0.0) | (y == 1.0)
-        return (np.isfinite(y) & (y >= 0.0) & (y == np.floor(y))).all(axis=1)
+        counts = np.isfinite(y) & (y >= 0.0) & (y == np.floor(y))
+        found: Array = counts & (y <= 1.0) if y.ndim == 1 else counts.all(axis=1)
+        return found
 
     @staticmethod
     def inverse_link(eta: Array) -> Array:

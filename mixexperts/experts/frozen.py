@@ -13,7 +13,8 @@ from mixexperts._archive import saveable
 from mixexperts._batch import Array, Batch, Params, Stats
 from mixexperts._design import DesignMap
 from mixexperts._registry import resolve
-from mixexperts.experts._composite import NO_COLUMNS, Composite
+from mixexperts.experts._composite import Composite
+from mixexperts.experts._members import NO_COLUMNS
 from mixexperts.experts.base import Derivatives, Expert
 from mixexperts.penalties.base import Penalty
 
@@ -124,7 +125,7 @@ class FrozenExperts(Composite):
     def bound(self, design: DesignMap, loc: float, scale: float) -> FrozenExperts:
         return replace(self, unit=(loc, scale))
 
-    def check_n_experts(self, n_experts: int) -> None:
+    def check_experts(self, n_experts: int) -> None:
         if n_experts != len(self.models):
             raise ValueError(
                 f"n_experts={n_experts}, but there are {len(self.models)} models; give one model "
@@ -173,8 +174,8 @@ class FrozenExperts(Composite):
             )
         return mean
 
-    def _view(self, batch: Batch, k: int, loc: float, scale: float, allowed: Array | None) -> Batch:
-        view = super()._view(batch, k, loc, scale, allowed)
+    def view(self, batch: Batch, k: int, loc: float, scale: float, allowed: Array | None) -> Batch:
+        view = super().view(batch, k, loc, scale, allowed)
         if _DESIGN not in batch.designs:
             raise ValueError("the rows lack the predictions of the models; use designs_of(X)")
         eta = batch.designs[_DESIGN][:, k]

@@ -98,7 +98,7 @@ class Mixed(Composite):
             ),
         )
 
-    def check_n_experts(self, n_experts: int) -> None:
+    def check_experts(self, n_experts: int) -> None:
         if n_experts != len(self.experts):
             listed = ", ".join(one.name for one in self.experts)
             raise ValueError(

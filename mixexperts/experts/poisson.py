@@ -69,7 +69,8 @@ class Poisson(GLM):
             )
 
     def possible(self, y: Array) -> Array:
-        return np.isfinite(y) & (y >= 0.0) & (y == np.floor(y))
+        counts: Array = np.isfinite(y) & (y >= 0.0) & (y == np.floor(y))
+        return counts
 
     @staticmethod
     def inverse_link(eta: Array) -> Array:

@@ -158,7 +158,7 @@ class Tied(Expert):
     def _directions(self, params: Params) -> tuple[Array, Array, Array]:
         return _directions(self, *params["coef"].shape)
 
-    def check_n_experts(self, n_experts: int) -> None:
+    def check_experts(self, n_experts: int) -> None:
         for term, groups in self.terms:
             for k in () if groups == "all" else (k for group in groups for k in group):
                 if not 0 <= k < n_experts:
@@ -172,7 +172,7 @@ class Tied(Expert):
                     f"fixed[{term!r}] has {len(values)} values, but n_experts={n_experts}; give "
                     "one number, or one per expert"
                 )
-        self.expert.check_n_experts(n_experts)
+        self.expert.check_experts(n_experts)
 
     def interchangeable(self, n_experts: int) -> Array:
         """Experts with the same place in all groups and the same known coefficients."""
@@ -264,7 +264,7 @@ class Tied(Expert):
 
     def n_params(self, params: Params) -> int:
         free, _, _ = self._directions(params)
-        return self.expert.n_params(params) - len(free) + free.shape[1]
+        return int(self.expert.n_params(params)) - len(free) + int(free.shape[1])
 
     def n_params_each(self, params: Params) -> Array:
         """Coefficients in common are held by the rows of all experts that have them."""
@@ -277,7 +277,8 @@ class Tied(Expert):
     def _own_columns(self, params: Params) -> list[Array]:
         """Which free coefficients are those of one expert alone, by expert."""
         n_experts, p = params["coef"].shape
-        used = self._directions(params)[0].reshape(n_experts, p, -1).any(axis=1)
+        each = self._directions(params)[0].reshape(n_experts, p, -1)
+        used: Array = (each != 0.0).any(axis=1)
         alone = used.sum(axis=0) == 1
         return [alone & used[k] for k in range(n_experts)]
 

@@ -11,6 +11,7 @@ import numpy as np
 from mixexperts._batch import Array, Batch, Params, Stats
 from mixexperts._design import DesignMap
 from mixexperts._registry import register
+from mixexperts.errors import UnsupportedCombinationError
 from mixexperts.penalties.base import Penalty
 
 
@@ -29,6 +30,25 @@ class Gate(ABC):
 
     #: Whether the gate has a :meth:`logit_design`; else the engine takes no Newton steps.
     has_logits: ClassVar[bool] = False
+
+    #: Whether the weights are differentiable in the parameters. Where they have jumps or kinks a
+    #: run ends when no step along the update raises the likelihood any more.
+    smooth: ClassVar[bool] = True
+
+    #: Whether weights can be exactly zero.
+    sparse: ClassVar[bool] = False
+
+    #: Whether different parameters give different weights, up to the order of the experts.
+    identified: ClassVar[bool] = True
+
+    #: What :meth:`separation` means.
+    separation_reason: ClassVar[str] = (
+        "the gate separates some experts perfectly, so that some of its coefficients have no "
+        "finite maximum"
+    )
+
+    #: Whether the gate needs features to be anything else than constant.
+    needs_features: ClassVar[bool] = False
 
     #: Kind of gate in the fused kernels; None: passes run on the methods below.
     fused_code: ClassVar[int | None] = None
@@ -113,9 +133,56 @@ class Gate(ABC):
         coef = np.zeros((n_experts, len(design.powers)))
         return {"gate_intercept": np.zeros(n_experts), "gate_coef": coef}
 
+    @property
+    def dialect(self) -> str:
+        """What the raw parameters mean: gates of one dialect can start from each other."""
+        return self.name
+
     def reads(self, other: Gate) -> bool:
         """Whether raw parameters of another gate mean the same here."""
-        return other.objective == self.objective
+        return other.dialect == self.dialect
+
+    def with_columns(self, names: tuple[str, ...]) -> Gate:
+        """The same gate for features of these names; names that it holds become positions."""
+        return self
+
+    def check_experts(self, n_experts: int) -> None:
+        """Refuse a number of experts that the gate is not made for, with a ``ValueError``."""
+        return None
+
+    def terms(self, design: DesignMap) -> tuple[str, ...]:
+        """Names of the columns of ``gate_coef``."""
+        return design.column_names()
+
+    def log_odds(self, raw: Mapping[str, Array]) -> Array:
+        """Change of the log odds of each expert against the last per unit of a column, (K, q').
+
+        Raises
+        ------
+        UnsupportedCombinationError
+            If the log odds are not linear in the user's columns.
+        """
+        raise UnsupportedCombinationError(
+            f"gate {self.name!r} has no odds ratios: its log odds are not linear in the features"
+        )
+
+    def table_title(self, n_experts: int) -> str:
+        """What the numbers of the table of a fit are; empty if their names say it."""
+        return ""
+
+    def bound_rows(
+        self, raw: Mapping[str, Array], design: DesignMap, terms: tuple[str, ...]
+    ) -> set[tuple[int, str]]:
+        """Entries of the table of a fit that are no free parameters: expert from 1, and row.
+
+        By default none but the last of the weights, where the gate has weights.
+        """
+        weights = raw.get("gate_weights")
+        return set() if weights is None else {(len(weights), terms[0])}
+
+    def reference(self, raw: Mapping[str, Array]) -> int | None:
+        """The expert, counted from 1, that the logits are against; None if there is none."""
+        return None
 
     def own_rows(self, raw: Mapping[str, Array], design: DesignMap) -> dict[str, Array]:
         """Rows of the table of a fit that are no coefficients: name, and (K,) values."""
@@ -160,6 +227,11 @@ class Gate(ABC):
     def penalized_coef(self, params: Params) -> Array:
         """The coefficients that a penalty sees, (K, q)."""
         return params["coef"]
+
+    def pull(self, params: Params, gradient: Array) -> Array:
+        """Gradient with respect to :meth:`pack` of what has this one in penalised coefficients."""
+        centred: Array = gradient - gradient.mean(axis=0)
+        return centred[:-1].ravel()
 
     def separation(self, params: Params, stats: Stats) -> bool:
         """Whether some direction of the coefficients is left without information."""

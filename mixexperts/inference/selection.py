@@ -116,6 +116,7 @@ def select(
     criterion: str = "bic",
     sample_weight: Any = None,
     offset: Any = None,
+    groups: Any = None,
 ) -> Selection:
     """Fit an estimator for several numbers of experts and compare them.
 
@@ -136,6 +137,8 @@ def select(
     sample_weight, offset : array-like of shape (n,), optional
         Case weights >= 0, and the known part of every expert's linear predictor (in units of y;
         for counts of the log mean or the log odds).
+    groups : array-like of shape (n,), optional
+        Labels of groups whose rows share one expert; BIC and ICL count groups then.
 
     Returns
     -------
@@ -168,12 +171,12 @@ def select(
         raise TypeError("est.init must be a name when several numbers of experts are fitted")
     estimators: dict[int, Any] = {}
     rows = []
+    given = {"sample_weight": sample_weight, "offset": offset}
+    given |= {} if groups is None else {"groups": groups}
     for value in values:
-        fitted = _fit_one(est, X, y, value, estimators, sample_weight, offset)
+        fitted = _fit_one(est, X, y, value, estimators, given)
         estimators[value] = fitted
-        rows.append(
-            _row(fitted, X, y, dict.fromkeys((*criteria, criterion)), sample_weight, offset)
-        )
+        rows.append(_row(fitted, X, y, dict.fromkeys((*criteria, criterion)), given))
     table = pd.DataFrame(rows, index=pd.Index(values, name="n_experts"))
     selection = Selection(table, estimators, criterion)
     # The fit that is chosen speaks for itself.
@@ -187,8 +190,7 @@ def _fit_one(
     y: Any,
     value: int,
     smaller: dict[int, Any],
-    sample_weight: Any,
-    offset: Any,
+    given: dict[str, Any],
 ) -> Any:
     from sklearn.base import clone
 
@@ -199,13 +201,14 @@ def _fit_one(
         fitted.set_params(checkpoint=f"{est.checkpoint}.K{value}")
     with warnings.catch_warnings():
         # What a fit has to say of itself stands in the table; the design is the same for all.
-        for category in _reported(designs=bool(smaller)):
+        for category in reported(designs=bool(smaller)):
             warnings.simplefilter("ignore", category)
-        fitted.fit(X, y, sample_weight, offset=offset)
+        fitted.fit(X, y, **given)
     return fitted.set_params(init=est.init)
 
 
-def _reported(designs: bool) -> list[type[Warning]]:
+def reported(designs: bool) -> list[type[Warning]]:
+    """What a fit warns of itself, and with ``designs`` also of its data."""
     from sklearn.exceptions import ConvergenceWarning
 
     from mixexperts.errors import RankDeficientWarning, SeparationWarning
@@ -215,12 +218,12 @@ def _reported(designs: bool) -> list[type[Warning]]:
 
 
 def _row(
-    fitted: Any, X: Any, y: Any, criteria: Iterable[str], sample_weight: Any, offset: Any
+    fitted: Any, X: Any, y: Any, criteria: Iterable[str], given: dict[str, Any]
 ) -> dict[str, Any]:
     table = fitted.restarts_
     row: dict[str, Any] = {"log_likelihood": fitted.log_likelihood_, "df": fitted.n_parameters_}
     for name in criteria:
-        row[name] = getattr(fitted, name)(X, y, sample_weight=sample_weight, offset=offset)
+        row[name] = getattr(fitted, name)(X, y, **given)
     flags = list(fitted.flags_) + ["gate separates experts perfectly"] * bool(fitted.separated_)
     flags += [f"expert {k + 1} is separated" for k in fitted.separated_experts_.nonzero()[0]]
     row |= {

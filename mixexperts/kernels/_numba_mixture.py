@@ -141,3 +141,13 @@ def version():
     """Digest of the sources: numba looks for changes in the file of a cached function alone."""
     folder = Path(__file__).parent
     return zlib.crc32(b"".join(path.read_bytes() for path in sorted(folder.glob("*numba*.py"))))
+
+
+def compiled(function, name, *parts):
+    """The function compiled and cached, under a name of its own.
+
+    Machine code is looked up by the function's name. Closures of one name that were compiled in
+    different processes can be taken for each other once both are loaded.
+    """
+    function.__name__ = function.__qualname__ = "_".join([name, *map(str, parts)])
+    return njit(cache=True, nogil=True, error_model="numpy")(function)

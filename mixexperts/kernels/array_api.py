@@ -359,7 +359,8 @@ def block_sums(rows: Rows, gate: GatePart, family: str, coef: Any, aux: Any) -> 
         ``log_likelihood`` (); ``mass``, ``fitted`` and ``extra`` (K,), the last zero for
         families without one; ``gram`` (K, p, p); ``cross`` (K, p). Of a softmax gate with
         K > 1 ``information`` (K (K - 1) / 2, q, q), the blocks a >= b row by row, and
-        ``gradient`` (K - 1, q). Of the others what their ``sums`` return.
+        ``gradient`` (K - 1, q). Of the others what their ``sums`` return. With sampling units
+        ``unit_mass`` (K,), in effective units.
     """
     xp, part = rows.xp, FAMILIES[family]
     eta = rows.X @ coef.T
@@ -381,7 +382,9 @@ def block_sums(rows: Rows, gate: GatePart, family: str, coef: Any, aux: Any) -> 
     if more is not None and rows.Z is rows.X:
         grams, crosses, more = _beside(xp, grams, more[0]), _beside(xp, crosses, more[1]), None
     zero = xp.zeros((coef.shape[0],), dtype=xp.float64)
+    units = {} if rows.unit is None else {"unit_mass": xp.sum(resp, axis=0)}
     return {
+        **units,
         "log_likelihood": xp.sum(rows.weight * supported),
         "mass": xp.sum(weight, axis=0),
         "fitted": xp.sum(weight * mean, axis=0),

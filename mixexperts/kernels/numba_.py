@@ -15,7 +15,6 @@ from __future__ import annotations
 import functools
 
 import numpy as np
-from numba import njit
 
 from mixexperts.kernels._numba_families import (
     BINOMIAL,
@@ -27,6 +26,7 @@ from mixexperts.kernels._numba_families import (
 )
 from mixexperts.kernels._numba_mixture import (
     BLOCK,
+    compiled,
     gather,
     mixture,
     responsibilities,
@@ -52,7 +52,6 @@ def fused_pass(code, gate_code):
 def _compile(key, code, gate_code):
     # What a closure holds is part of the key under which numba stores compiled code.
 
-    @njit(cache=True, nogil=True, error_model="numpy")
     def run(
         same, y, trials, offset, weight, coef, aux, gate,
         X, x_by_column, x_start, x_columns, x_shift, x_factor,
@@ -163,4 +162,4 @@ def _compile(key, code, gate_code):
             triangles(information, pairs, q),
         )
 
-    return run
+    return compiled(run, "fused", key, code, gate_code)

@@ -14,7 +14,14 @@ from numba import njit
 
 from mixexperts.kernels._numba_families import BINOMIAL, GAUSSIAN, SOFTMAX, slopes
 from mixexperts.kernels._numba_math import FAST
-from mixexperts.kernels._numba_mixture import BLOCK, gather, mixture, version, weighted_sum
+from mixexperts.kernels._numba_mixture import (
+    BLOCK,
+    compiled,
+    gather,
+    mixture,
+    version,
+    weighted_sum,
+)
 from mixexperts.kernels._numba_sums import add_cross, add_grams, fill, padded, padded_rows
 
 
@@ -57,7 +64,6 @@ def information(code, gate_code):
 def _compile(key, code, gate_code):
     # What a closure holds is part of the key under which numba stores compiled code.
 
-    @njit(cache=True, nogil=True, error_model="numpy")
     def run(
         y, trials, offset, weight, coef, aux, gate,
         X, x_by_column, x_start, x_columns, x_shift, x_factor,
@@ -137,7 +143,7 @@ def _compile(key, code, gate_code):
 
         return _assembled(wide, offsets, grams, crosses, singles, p)
 
-    return run
+    return compiled(run, "information", key, code, gate_code)
 
 
 @njit

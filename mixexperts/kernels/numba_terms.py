@@ -22,6 +22,7 @@ from mixexperts.kernels._numba_math import FAST
 from mixexperts.kernels._numba_mixture import (
     BLOCK,
     add_shifted,
+    compiled,
     gather,
     log_density,
     normalize,
@@ -50,7 +51,6 @@ def linear_predictors():
 
 
 def _compile_predictors(key):
-    @njit(cache=True, nogil=True, error_model="numpy")
     def run(coef, offset, X, x_by_column, x_start, x_columns, x_shift, x_factor, eta):
         """Write ``offset + design @ coef`` into eta (K, n); arguments as in the fused pass."""
         key  # noqa: B018
@@ -71,7 +71,7 @@ def _compile_predictors(key):
                 for i in range(m):
                     out[i] = row[i]
 
-    return run
+    return compiled(run, "predictors", key)
 
 
 @njit(fastmath=FAST, error_model="numpy")
@@ -90,7 +90,6 @@ def summed(gate_code):
 
 
 def _compile(key, gate_code):
-    @njit(cache=True, nogil=True, error_model="numpy")
     def run(
         same, log_f, slope, curve, weight, gate,
         X, x_by_column, x_start, x_columns, x_shift, x_factor,
@@ -205,4 +204,4 @@ def _compile(key, gate_code):
             triangles(information, pairs, q),
         )
 
-    return run
+    return compiled(run, "summed", key, gate_code)

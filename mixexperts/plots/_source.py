@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +38,8 @@ class Source:
         What predictions depend on, and what the gate's part depends on, in order of mention.
     response : str
         Name of the response.
+    extra : mapping
+        What responsibilities take beside: groups of the rows, evidence about their experts.
     """
 
     estimator: Any
@@ -49,6 +51,7 @@ class Source:
     variables: tuple[str, ...]
     gate_variables: tuple[str, ...]
     response: str
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def heights(self) -> Array:
@@ -164,7 +167,9 @@ class Source:
 
     def responsibilities(self) -> Array:
         """Posterior probabilities of the experts in each row, (n, K)."""
-        resp: Array = self.estimator.responsibilities(self.X, self.y, offset=self.offset)
+        resp: Array = self.estimator.responsibilities(
+            self.X, self.y, offset=self.offset, **self.extra
+        )
         return resp
 
 
@@ -175,6 +180,7 @@ def source(
     *,
     data: Any = None,
     offset: Any = None,
+    groups: Any = None,
     response: bool = False,
 ) -> Source:
     """Read a model and its rows; with ``response`` also y.
@@ -189,11 +195,11 @@ def source(
     if hasattr(model, "spec") and hasattr(model, "estimator"):
         if X is not None or y is not None:
             raise ValueError("X and y go with an estimator; results take data=, a data frame")
-        return _from_results(model, data, offset, response)
+        return _from_results(model, data, offset, groups, response)
     fitted(model)
     if data is not None:
         raise ValueError("data= goes with results of a formula; an estimator takes X and y")
-    return _from_estimator(model, X, y, offset, response)
+    return replace(_from_estimator(model, X, y, offset, response), extra={"groups": groups})
 
 
 def fitted(model: Any) -> Any:
@@ -209,12 +215,12 @@ def fitted(model: Any) -> Any:
     return estimator
 
 
-def _from_results(results: Any, data: Any, offset: Any, response: bool) -> Source:
+def _from_results(results: Any, data: Any, offset: Any, groups: Any, response: bool) -> Source:
     import pandas as pd
 
     if data is not None and not isinstance(data, pd.DataFrame):
         data = pd.DataFrame(data)
-    rows = results.design(data, response=response, offset=offset, missing="drop")
+    rows = results.design(data, response=response, offset=offset, groups=groups, missing="drop")
     frame = results.data if data is None else data
     spec = results.spec
     two = response and np.ndim(rows.y) == 2
@@ -230,6 +236,7 @@ def _from_results(results: Any, data: Any, offset: Any, response: bool) -> Sourc
         variables=variables,
         gate_variables=tuple(name for name in variables if _position(name, spec.gate) >= 0),
         response=f"share of {spec.y_name.partition(' + ')[0]}" if two else spec.y_name,
+        extra={"groups": rows.groups, **(results.evidence if data is None else {})},
     )
 
 

@@ -274,6 +274,7 @@ def plot_posterior(
     n_bins: int = 20,
     smallest: float = 1e-4,
     offset: Any = None,
+    groups: Any = None,
     data: Any = None,
     ax: Axes | None = None,
 ) -> Axes:
@@ -293,7 +294,7 @@ def plot_posterior(
         Number of bins between 0 and 1.
     smallest : float, default=1e-4
         Smallest responsibility that counts.
-    offset, data
+    offset, groups, data
         As in :func:`plot_fit`.
     ax : matplotlib Axes, optional
         By default those of a new figure.
@@ -312,7 +313,7 @@ def plot_posterior(
     Leisch, F. (2004). Exploring the structure of mixture model components. COMPSTAT 2004,
     1405-1412.
     """
-    frame = posterior_frame(model, X, y, offset=offset, data=data)
+    frame = posterior_frame(model, X, y, offset=offset, groups=groups, data=data)
     groups = list(frame.groupby("expert", sort=False)["responsibility"])
     edges = np.linspace(0.0, 1.0, int(n_bins) + 1)
     counts = [np.histogram(part[part >= smallest], bins=edges)[0] for _, part in groups]

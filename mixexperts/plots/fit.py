@@ -45,6 +45,7 @@ def plot_fit(
     interval: float | None = 0.9,
     n_grid: int = 200,
     offset: Any = None,
+    groups: Any = None,
     data: Any = None,
     max_points: int = 20_000,
     ax: Axes | None = None,
@@ -75,6 +76,8 @@ def plot_fit(
         Points per curve.
     offset : array-like of shape (n,), optional
         Offset of the rows; the curves are at its median. Results know theirs if it is a column.
+    groups : array-like of shape (n,), optional
+        Groups of the rows; needed with an estimator that was fitted with groups.
     data : DataFrame, optional
         With results, data in place of those of the fit.
     max_points : int, default=20000
@@ -101,7 +104,7 @@ def plot_fit(
     >>> ax.get_xlabel(), ax.get_ylabel()
     ('stretchratio', 'tuned')
     """
-    src = source(model, X, y, data=data, offset=offset, response=True)
+    src = source(model, X, y, data=data, offset=offset, groups=groups, response=True)
     curves = fit_table(src, feature, at, interval, n_grid)
     points = points_table(src, feature, at)
     if len(points) > max_points:

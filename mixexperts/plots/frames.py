@@ -111,6 +111,7 @@ def points_frame(
     feature: Any = None,
     at: Mapping[str, Any] | None = None,
     offset: Any = None,
+    groups: Any = None,
     data: Any = None,
 ) -> pd.DataFrame:
     """Data with responsibilities, as :func:`plot_fit` draws them.
@@ -121,7 +122,11 @@ def points_frame(
         As in :func:`fit_frame`.
     y : array-like of shape (n,), optional
         Response; needed with an estimator.
-    feature, at, offset, data
+    feature, at, offset
+        As in :func:`fit_frame`.
+    groups : array-like of shape (n,), optional
+        Groups of the rows; needed with an estimator that was fitted with groups.
+    data
         As in :func:`fit_frame`.
 
     Returns
@@ -136,7 +141,7 @@ def points_frame(
     ValueError, TypeError
         If an argument cannot be used; the message names it.
     """
-    src = source(model, X, y, data=data, offset=offset, response=True)
+    src = source(model, X, y, data=data, offset=offset, groups=groups, response=True)
     return points_table(src, feature, at)
 
 
@@ -257,13 +262,19 @@ def _values(src: Source, name: str, n_grid: int) -> Any:
 
 
 def posterior_frame(
-    model: Any, X: Any = None, y: Any = None, *, offset: Any = None, data: Any = None
+    model: Any,
+    X: Any = None,
+    y: Any = None,
+    *,
+    offset: Any = None,
+    groups: Any = None,
+    data: Any = None,
 ) -> pd.DataFrame:
     """Responsibilities, one row per row of the data and expert.
 
     Parameters
     ----------
-    model, X, y, offset, data
+    model, X, y, offset, groups, data
         As in :func:`points_frame`.
 
     Returns
@@ -278,7 +289,7 @@ def posterior_frame(
     """
     import pandas as pd
 
-    src = source(model, X, y, data=data, offset=offset, response=True)
+    src = source(model, X, y, data=data, offset=offset, groups=groups, response=True)
     resp = src.responsibilities()
     n, k = resp.shape
     return pd.DataFrame(

@@ -16,15 +16,36 @@ from mixexperts._batch import Batch, Theta
 from mixexperts._registry import all_components
 from mixexperts.em import Model
 from mixexperts.errors import InvalidResponseError
+from mixexperts.gates import DSelectK, Softmax, TopK, Tree
 
 N_EXPERTS = 3
 MOST_EXPERTS = 7
 N_UNITS = 40
+# Settings that no single switch makes.
+MORE = {
+    "gate": (
+        Softmax(temperature=2.0),
+        Softmax(activation="tanh", temperature=0.5),
+        Softmax(activation="tanh", transform="sin", fit_intercept=False),
+        Tree((0, 1, 2)),
+        TopK(3),
+        DSelectK(1),
+    ),
+}
 KINDS = ("plain", "weights", "offset", "units", "log_prior", "everything")
 
 
+def _choices(hint):
+    """What a field may be, if its type is a choice, alone or among others."""
+    hints = (hint, *typing.get_args(hint))
+    return [v for h in hints if typing.get_origin(h) is typing.Literal for v in typing.get_args(h)]
+
+
 def _variants(family):
-    """Each class with its defaults, with each of its switches turned, each choice made."""
+    """Each class with its defaults, with each of its switches turned, each choice made.
+
+    A choice that the class refuses without others is left out.
+    """
     found = []
     for name, cls in all_components(family).items():
         made = cls.example(MOST_EXPERTS) if hasattr(cls, "example") else cls()
@@ -35,12 +56,15 @@ def _variants(family):
                 others = ()
                 if isinstance(item.default, bool):
                     others = (not item.default,)
-                elif typing.get_origin(hints[item.name]) is typing.Literal:
-                    others = [v for v in typing.get_args(hints[item.name]) if v != item.default]
+                else:
+                    others = [v for v in _choices(hints[item.name]) if v != item.default]
                 for value in others:
-                    turned = dataclasses.replace(made, **{item.name: value})
+                    try:
+                        turned = dataclasses.replace(made, **{item.name: value})
+                    except ValueError:
+                        continue
                     found.append(pytest.param(turned, id=f"{name}-{item.name}={value}"))
-    return found
+    return found + [pytest.param(value, id=repr(value)) for value in MORE.get(family, ())]
 
 
 def pytest_generate_tests(metafunc):

@@ -174,3 +174,14 @@ def test_weighted_mean_bears_a_shift(rng, shift):
     back = shifted - shift  # what the shift left of the values
     naive = np.average(back, axis=0, weights=weight)
     assert_allclose(weighted_mean(shifted, weight) - shift, naive, atol=2 * np.spacing(abs(shift)))
+
+
+def test_compiled_closures_have_names_of_their_own():
+    """Machine code is looked up by name; those of two processes were taken for each other."""
+    from mixexperts.kernels import numba_, numba_information, numba_terms
+
+    made = [numba_.fused_pass(code, gate) for code in range(3) for gate in range(3)]
+    made += [numba_information.information(code, gate) for code in range(3) for gate in range(2)]
+    made += [numba_terms.summed(gate) for gate in range(3)] + [numba_terms.linear_predictors()]
+    names = [function.py_func.__qualname__ for function in made]
+    assert len(set(names)) == len(names)

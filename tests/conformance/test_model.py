@@ -17,6 +17,8 @@ from mixexperts.penalties import Ridge
 # 1e4 here) stays under 1e-8, rounding eps * |f| / h under 1e-10.
 STEP = 1e-3
 GRADIENT_TOL = 1e-6
+# Steps that hardly ever meet a jump or a kink; rounding stays under 1e-8.
+SHORT_STEP = 1e-5
 # Sums of some hundred terms in another order.
 SUM_TOL = 1e-11
 # Float32 keeps 1.2e-7; the log density squares a residual of a few scales.
@@ -41,6 +43,10 @@ def numeric_gradient(function, at, step=STEP):
     return gradient
 
 
+def step_of(model):
+    return STEP if model.gate.smooth else SHORT_STEP
+
+
 def assert_stats_equal(left, right):
     assert left.keys() == right.keys()
     for name in left:
@@ -51,7 +57,7 @@ def assert_stats_equal(left, right):
 def test_score_is_the_gradient_of_the_log_likelihood(gate, expert, kind, case):
     model, theta, batch = case(gate, expert, kind)
     numeric = numeric_gradient(
-        lambda v: objective(model, model.unpack(v, theta), batch), model.pack(theta)
+        lambda v: objective(model, model.unpack(v, theta), batch), model.pack(theta), step_of(model)
     )
     score = model.score(theta, em_pass(model, theta, batch))
     assert_allclose(score, numeric, rtol=GRADIENT_TOL, atol=GRADIENT_TOL * np.abs(numeric).max())
@@ -63,7 +69,7 @@ def test_score_holds_the_pull_of_the_penalties(gate, expert, case):
     sizes = [room.penalized_coef(params).size for room, _, params in model.penalized_rooms(theta)]
     assert (model.penalty_value(theta) > 0) == any(sizes)
     numeric = numeric_gradient(
-        lambda v: objective(model, model.unpack(v, theta), batch), model.pack(theta)
+        lambda v: objective(model, model.unpack(v, theta), batch), model.pack(theta), step_of(model)
     )
     score = model.score(theta, em_pass(model, theta, batch))
     assert_allclose(score, numeric, rtol=GRADIENT_TOL, atol=GRADIENT_TOL * np.abs(numeric).max())
@@ -205,13 +211,20 @@ BIAS_ALLOWED = 1.0 / 3.0
 def test_sampling_then_fitting_recovers_the_truth(gate, expert, case, tools, rng):
     model, _, batch = case(gate, expert, "plain", n_units=500, n_experts=2)
     theta = tools.separated_theta(model, batch, rng)
-    truth, estimates = model.pack(theta), []
+    truth, estimates, gains = model.pack(theta), [], []
     for _ in range(N_REPLICATES):
         drawn, _ = tools.redraw(model, theta, batch, rng)
         result = fit_em(model, drawn, theta, monitor=Monitor(max_iter=2000))
         assert result.status == "converged"
-        assert result.log_likelihood >= em_pass(model, theta, drawn)["log_likelihood"]
+        gain = result.log_likelihood - em_pass(model, theta, drawn)["log_likelihood"]
+        assert gain >= 0
+        gains.append(2 * gain)
         estimates.append(model.pack(result.theta))
+    if not model.gate.identified:
+        # Only the density can be recovered. In a regular model twice the gain is chi-squared, one
+        # per parameter; where parameters are not identified it is of that order.
+        assert np.mean(gains) < 2 * len(truth)
+        return
     error = np.mean(estimates, axis=0) - truth
     spread = np.std(estimates, axis=0, ddof=1)
     assert (spread > 0).all()

@@ -159,7 +159,11 @@ def test_a_gate_without_intercept_and_copies(data, tmp_path):
     ("make", "error", "message"),
     [
         (lambda m: FrozenExperts([]), ValueError, "models is empty"),
-        (lambda m: FrozenExperts([m[0], 3.0]), TypeError, r"models\[1\] is a float without predict"),
+        (
+            lambda m: FrozenExperts([m[0], 3.0]),
+            TypeError,
+            r"models\[1\] is a float without predict",
+        ),
         (lambda m: FrozenExperts(m, "gausian"), ValueError, "did you mean"),
         (lambda m: FrozenExperts(m, Mixed([Gaussian()])), ValueError, "no mean to be predicted"),
         (lambda m: FrozenExperts(m, known={"shape": 1.0}), ValueError, r"have \['scale'\]"),

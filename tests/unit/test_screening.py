@@ -61,16 +61,16 @@ def test_workers_and_checkpoints_change_nothing(data, tmp_path):
 def test_an_interrupted_fit_goes_on_from_the_sample(data, tmp_path, monkeypatch):
     whole = fit(*data)
     path = tmp_path / "fit.ckpt"
-    calls, run = [], restarts.fit_em
+    calls, run = [], restarts.run_start
 
     def interrupted(*args, **options):
         calls.append(1)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(restarts, "fit_em", interrupted)
+    monkeypatch.setattr(restarts, "run_start", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fit(*data, checkpoint=path)
-    monkeypatch.setattr(restarts, "fit_em", run)
+    monkeypatch.setattr(restarts, "run_start", run)
     sampled = []
     original = restarts.run_on_sample
     monkeypatch.setattr(restarts, "run_on_sample", lambda *a: sampled.append(1) or original(*a))

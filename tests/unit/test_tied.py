@@ -220,7 +220,7 @@ def test_mistakes_are_named(make, error, message):
 
 
 def test_mistakes_of_a_fit_are_named(data):
-    with pytest.raises(DesignError, match="'x9' of Tied is not among .*'x1', 'x2'"):
+    with pytest.raises(DesignError, match=r"'x9' of Tied is not among .*'x1', 'x2'"):
         fitted(data, Tied(common="x9"))
     with pytest.raises(ValueError, match="names expert 2, but n_experts=2"):
         fitted(data, Tied(terms={"x1": [[0, 2]]}))
