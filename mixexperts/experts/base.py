@@ -177,9 +177,10 @@ class Expert(ABC):
         """Which responses have a positive density or probability, (n,) bool."""
         low, high = self.support
         with np.errstate(invalid="ignore"):
-            inside = np.isfinite(y) & (y > low) & (y < high)
-            inside &= (y == np.floor(y)) if self.discrete else True
-        rows: Array = inside.reshape(len(y), -1).all(axis=1)
+            inside: Array = np.isfinite(y) & (y > low) & (y < high)
+            if self.discrete:
+                inside = inside & (y == np.floor(y))
+        rows: Array = np.logical_and.reduce(inside.reshape(len(y), -1), axis=1)
         return rows
 
     def atoms(self, y: Array) -> Array:
