@@ -99,7 +99,7 @@ for ax, name in zip(axes, ("three, own effects", "three, one effect"), strict=Tr
         ends = intercept[k] + np.array([0.0, slope[k]])
         ax.plot([0, 1], ends, color=palette[k], linewidth=4, label=f"class {k + 1}", zorder=2)
     ax.set_title(name)
-axes[1].legend(loc="upper right")
+axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 figure.tight_layout()
 plt.show()
 

@@ -227,6 +227,7 @@ class Composite(Expert):
         unit: tuple[float, float],
         rng: np.random.Generator,
     ) -> dict[str, Array]:
+        """Start of expert k alone, from responsibilities (n,)."""
         weight = batch.spread_units(batch.weight)
         alone = replace(
             self.view(batch, k, *unit, allowed),

@@ -69,13 +69,13 @@ class Terms:
 
     Attributes
     ----------
-    log_f : ndarray
+    log_f : ndarray of shape (n, K) or (K, n)
         Log density.
-    mean : ndarray
+    mean : ndarray of shape (n, K) or (K, n)
         Mean, or where there is none another location: experts are put in order by it.
-    slopes : tuple of 1 + S ndarrays
+    slopes : tuple of 1 + S ndarrays of shape (n, K) or (K, n)
         Derivatives of the log density in the linear predictor and in the free shapes t.
-    weights : tuple of 1 + S ndarrays
+    weights : tuple of 1 + S ndarrays of shape (n, K) or (K, n)
         Curvatures >= 0 that the update divides by: expected or observed information, or that of
         a minorising function.
     """
