@@ -33,6 +33,7 @@ from mixexperts.estimators._data import Data, Placed, Resident, Streamed
 from mixexperts.estimators._frame import Frame
 from mixexperts.estimators._online import Incremental
 from mixexperts.estimators._saving import Saving
+from mixexperts.estimators._several import refuse_constant
 from mixexperts.estimators._starts import StartMaker
 from mixexperts.estimators._units import Given, Grouping
 from mixexperts.experts.base import Expert
@@ -81,11 +82,12 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
         model = self._model()
         model.expert.check_experts(settings.n_experts)
         plain = settings.algorithm.name == "em"
-        if plain and self.backend == "auto" and checks.is_cupy(X) and is_served(model):
-            settings = replace(settings, backend="cupy")
         extra = {"groups": groups, "log_prior": log_prior, "partial_labels": partial_labels}
         data = self._data(model, X, y, sample_weight, offset, extra, settings.seed)
-        self._check_size(data, settings.n_experts)
+        model = replace(model, expert=model.expert.for_response(data.n_columns))
+        if plain and self.backend == "auto" and checks.is_cupy(X) and is_served(model):
+            settings = replace(settings, backend="cupy")
+        self._check_size(data, settings.n_experts, model.expert)
         model = model.rescaled(data.weight)
         columns, names = self._columns(data.n_features), self._names(data.n_features)
         model.gate.check_experts(settings.n_experts)
@@ -256,7 +258,8 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
         n = len(y)
         grouping = None if groups is None else Grouping.of(groups, n)
         weight = units.weights(sample_weight, n, grouping)
-        offset = checks.offset_array(offset, n)
+        family = resolve("expert", self.expert, "expert").for_response(checks.n_columns(y))
+        offset = checks.offset_array(offset, n, y.shape[1] if family.multivariate else 1)
         known = units.evidence(log_prior, partial_labels, n, self.n_experts, grouping)
         given = Given.of(X, y, offset, weight, known, grouping)
         self._warn_about_weights(float(given.weight.sum()), len(given.weight), grouping is not None)
@@ -279,7 +282,7 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
                 UserWarning,
             )
 
-    def _check_size(self, data: Data, n_experts: int) -> None:
+    def _check_size(self, data: Data, n_experts: int, expert: Expert) -> None:
         n = data.n_units
         if n_experts > n:
             what = "rows" if data.groups is None else "groups"
@@ -287,20 +290,7 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
                 f"n_experts={n_experts} is more than the {n} {what} of positive weight "
                 f"(n_samples = {n}); ask for fewer experts or give more {what}"
             )
-        if resolve("expert", self.expert, "expert").discrete:
-            return  # a probability is at most one: the likelihood of constant counts has a bound
-        lowest, highest = data.response_range
-        if highest - lowest <= 4.0 * np.finfo(float).eps * max(abs(lowest), abs(highest)):
-            what = "y - offset" if data.has_offset else "y"
-            if data.n_rows == 1:
-                raise ValueError(
-                    "X and y hold 1 sample (n_samples = 1); a mixture of experts needs at least "
-                    "two rows with different y"
-                )
-            raise ValueError(
-                f"{what} is constant (= {lowest:g}); its likelihood has no maximum. Give a "
-                "response that varies"
-            )
+        refuse_constant(data, expert)
 
     def _columns(self, n_features: int) -> tuple[Array, Array]:
         names = None
@@ -478,7 +468,9 @@ def _canonical_order(result: EMResult, expert: Expert) -> Array:
     Of experts that are not alike, each kind keeps its places.
     """
     # Masses and coefficients settle ties; rounding must not.
-    coef = np.round(result.theta.expert["coef"].T[::-1], 8)
+    params = result.theta.expert
+    coef = next(iter(params.values())) if "coef" not in params else params["coef"]
+    coef = np.round(coef.reshape(len(coef), -1).T[::-1], 8)
     keys = [*coef, np.round(result.mass, 6), np.round(result.level, 10)]
     labels = expert.interchangeable(len(result.mass))
     order = np.empty(len(labels), dtype=np.int64)

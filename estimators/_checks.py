@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.utils.validation import validate_data
 
 from mixexperts._batch import Array
+from mixexperts._registry import resolve
 from mixexperts.experts.base import Expert
 
 
@@ -43,18 +44,67 @@ def nonnegative_number(value: Any, argument: str) -> float:
 
 def validated(est: Any, expert: Expert, X: Any, y: Any, **options: Any) -> tuple[Array, Array]:
     """X and y as scikit-learn takes them, and y as the family of experts does, in float64."""
-    shape: tuple[int, ...] = np.shape(y) if max(expert.response_columns) > 1 else ()
-    wide = len(shape) == 2 and shape[-1] > 1
+    family = expert.for_response(n_columns(y))
+    shape = _shape(y) if family.multivariate or max(family.response_columns) > 1 else ()
+    wide = len(shape) == 2 and (shape[-1] > 1 or family.multivariate)
     options = {"dtype": np.float64} | options
+    lost = None
+    if wide and family.allows_missing:
+        y = response_matrix(y)
+        lost = np.isnan(y)
+        y = np.where(lost, 0.0, y)  # scikit-learn would refuse what is missing
     X, y = validate_data(est, X, y, y_numeric=True, multi_output=wide, **options)
     y = np.asarray(y).astype(np.float64, copy=False)
-    expert.check_response(y)
+    if lost is not None and lost.any():
+        y = np.where(lost, np.nan, y)
+    family.check_response(y)
     return X, y
+
+
+def n_columns(y: Any) -> int:
+    """Number of columns of a response, 1 where it is no matrix."""
+    shape = _shape(y)
+    return int(shape[1]) if len(shape) == 2 else 1
+
+
+def _shape(y: Any) -> tuple[int, ...]:
+    try:
+        return np.asarray(y).shape
+    except (TypeError, ValueError):  # lists of unequal length: for scikit-learn to refuse
+        return ()
+
+
+def response_matrix(y: Any) -> Array:
+    """A matrix of floats, also of a DataFrame with missing values of its own kind."""
+    try:
+        if hasattr(y, "to_numpy"):
+            return np.array(y.to_numpy(dtype=np.float64, na_value=np.nan))
+        return np.array(y, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"y cannot be read as numbers: {error}") from error
+
+
+def same_responses(y: Array, n_responses: int) -> None:
+    """Refuse new rows with another number of responses than the fit."""
+    if y.shape[1] != n_responses:
+        raise ValueError(
+            f"y has {y.shape[1]} columns, but the model was fitted to {n_responses} responses; "
+            "give NaN for those that are missing"
+        )
+
+
+def takes_several(expert: Any) -> bool:
+    """Whether experts, by name or instance, take several responses; False where they are none."""
+    try:
+        family: Expert = resolve("expert", expert, "expert")
+    except (TypeError, ValueError):  # said by fit
+        return False
+    return family.for_response(2).multivariate
 
 
 def trials_array(trials: Any, expert: Expert, n: int) -> Array:
     """Trials of n rows from a number or (n,), as float64."""
-    if max(expert.response_columns) < 2:
+    if max(expert.response_columns) < 2 or expert.multivariate:
         raise ValueError(f"trials are for binomial experts; {expert.name!r} experts have none")
     values = np.asarray(trials, dtype=np.float64)
     if values.shape not in ((), (n,)):
@@ -89,12 +139,17 @@ def sample_weight_array(sample_weight: Any, n: int) -> Array:
     return weight
 
 
-def offset_array(offset: Any, n: int) -> Array | None:
-    """Offset as float64 (n,), or None."""
+def offset_array(offset: Any, n: int, responses: int = 1) -> Array | None:
+    """Offset as float64 (n,), or (n, d) of d responses, or None."""
     if offset is None:
         return None
     values = np.asarray(offset, dtype=np.float64)
-    if values.shape != (n,):
+    if responses > 1 and values.shape != (n, responses):
+        raise ValueError(
+            f"offset must have shape ({n}, {responses}), a column for each response (zeros for "
+            f"those without), got {values.shape}"
+        )
+    if responses == 1 and values.shape != (n,):
         raise ValueError(f"offset must have shape ({n},), one entry per row, got {values.shape}")
     if not np.isfinite(values).all():
         raise ValueError("offset contains NaN or infinity; give finite numbers")

@@ -26,7 +26,7 @@ class Criteria(Predictions):
         with np.errstate(over="ignore"):
             _, log_density = e_step(self.model_.log_joint(self.theta_, batch))
         size = rows_of(batch)
-        log_density += self.frame_.log_jacobian(size, 1.0)
+        log_density += self.frame_.log_volume() - self.frame_.log_scale(batch)
         weight = units.weights(sample_weight, batch.n_rows, grouping)
         used = weight > 0  # a row of weight zero counts for nothing, however far away
         llf = float(weight[used] @ log_density[used])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -24,6 +24,8 @@ from mixexperts.sources.scan import PrioritySample, Scan, Summary
 
 # Rows per block of an in-memory fit: the block and its scratch arrays stay in the cache.
 _BLOCK_ROWS = 32768
+# Share of a response's spread that is left where it is a linear combination of others.
+_DEPENDENT = 1e-9
 # Starts are made from at most this many rows; the runs themselves use all rows.
 _START_ROWS = 20000
 # At least so many sampling units, however many rows they have.
@@ -68,7 +70,8 @@ class Data(Protocol):
     log_prior: Array | None
     has_offset: bool
     n_features: int
-    response_range: tuple[float, float]
+    n_columns: int
+    response_range: tuple[Any, Any]
 
     def place(
         self,
@@ -79,6 +82,9 @@ class Data(Protocol):
         backend: str,
     ) -> Placed:
         """Learn the frame from the rows, and see them through it; ``lazy`` where it pays."""
+
+    def dependent_response(self) -> int | None:
+        """First column of y that is a linear combination of those before it, if seen at once."""
 
 
 class Resident:
@@ -94,8 +100,11 @@ class Resident:
         self.groups, self.log_prior = given.groups, given.log_prior
         y, offset = given.y, given.offset
         self.has_offset = offset is not None
-        response = y if offset is None else y - offset.reshape(-1, *[1] * (y.ndim - 1))
-        self.response_range = float(response.min()), float(response.max())
+        self.n_columns = 1 if y.ndim == 1 else y.shape[1]
+        wide = y.ndim > 1 and offset is not None and offset.ndim == 1
+        response = y if offset is None else y - (offset[:, None] if wide else offset)
+        # Of each column, without the values that are missing.
+        self.response_range = np.fmin.reduce(response), np.fmax.reduce(response)
 
     def place(
         self,
@@ -124,6 +133,19 @@ class Resident:
         # The GPU's executor cuts by itself.
         blocks = batch.split(None if backend == "cupy" else _BLOCK_ROWS)
         return Placed(frame, blocks, sample, lambda: (batch, given.used))
+
+    def dependent_response(self) -> int | None:
+        """Over the rows without missing responses, if there are enough of them."""
+        whole = self.given.y[~np.isnan(self.given.y).any(axis=1)]
+        if self.has_offset or len(whole) <= 2 * self.n_columns:
+            return None
+        away = whole - whole.mean(axis=0)
+        size = np.sqrt(np.square(away).mean(axis=0))
+        if not (size > 0.0).all():
+            return None
+        factor = np.linalg.qr(away / size, mode="r")
+        left = np.abs(np.diagonal(factor)) <= _DEPENDENT * np.sqrt(len(whole))
+        return int(left.argmax()) if left.any() else None
 
 
 def _sample(batch: Batch, features: Array, seed: int) -> Batch:
@@ -165,11 +187,23 @@ class Streamed:
     ) -> None:
         self.show = show
         chunks = Chunks(source, chunk_rows)
-        scan = Scan(source, partial(_check_response, expert), _START_ROWS, seed, digest)
+
+        def several(columns: int) -> bool:
+            return expert.for_response(columns).multivariate
+
+        check = partial(_check_response, expert)
+        scan = Scan(source, check, _START_ROWS, seed, digest, several)
         self.summary = _first_pass(chunks, scan, source.n_rows if show else None, show)
         summary = self.summary
-        if summary.highest <= 0.0:  # what holds of all rows together, such as no trial at all
-            expert.check_response(np.asarray(summary.sample.y, dtype=np.float64))
+        y = np.asarray(summary.sample.y, dtype=np.float64)
+        self.n_columns = 1 if y.ndim == 1 else y.shape[1]
+        if not np.all(summary.highest > 0.0):  # what holds of all rows, such as no trial at all
+            expert.for_response(self.n_columns).check_response(y)
+        if summary.sample.offset is not None and several(self.n_columns):
+            raise ValueError(
+                "a source has one offset for each row, and so many responses take one each; leave "
+                "it out, or give arrays in memory and an offset of the shape of y"
+            )
         self.chunks = replace(chunks, n_given=summary.n_given, n_rows=summary.n_rows)
         self.n_given, self.n_rows = summary.n_given, summary.n_rows
         self.n_units = self.n_rows
@@ -205,6 +239,10 @@ class Streamed:
         sample = replace(batch, designs={**batch.designs, "features": features})
         return Placed(frame, stream, sample, partial(self._labelled, frame, batch), summary.digest)
 
+    def dependent_response(self) -> int | None:
+        """None: that would take a pass; such a fit ends at the floor of the covariance."""
+        return None
+
     def _labelled(self, frame: Frame, sample: Batch) -> tuple[Batch, Array | None]:
         """All rows if they are in memory anyway, so that chunks do not matter; else the sample."""
         source = self.chunks.source
@@ -229,14 +267,14 @@ def _batch(frame: Frame, rows: Block, lazy: bool = False) -> Batch:
 
 
 def _check_response(expert: Expert, y: Array) -> None:
-    allowed = getattr(expert, "response_columns", (1,))
     given = 1 if y.ndim == 1 else y.shape[1]
-    if given not in allowed:
+    family = expert.for_response(given)
+    if not (family.takes_columns(given) or family.multivariate):
         raise ValueError(
-            f"y has {given} columns, but {expert.name!r} experts take "
-            f"{' or '.join(map(str, allowed))}; name as many in the source"
+            f"y has {given} columns, but {family.name!r} experts take "
+            f"{' or '.join(map(str, family.response_columns))}; name as many in the source"
         )
-    expert.check_rows(y)
+    family.check_rows(y)
 
 
 def _first_pass(chunks: Chunks, scan: Scan, n_rows: int | None, show: bool) -> Summary:

@@ -6,20 +6,23 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from mixexperts._archive import saveable
 from mixexperts._batch import Array, Batch, Columns, Theta, root_mean_square, weighted_mean
 from mixexperts._design import DesignMap, Rows
-from mixexperts._moments import Moments
+from mixexperts._moments import Moments, ObservedMoments
 from mixexperts.em.engine import Model
 from mixexperts.errors import DesignError
 from mixexperts.experts.base import Expert
 
 # Rows taken at a time.
 _BLOCK_ROWS = 32768
+
+#: Centre and spread of the response; of several also the shares of the weight observed.
+Location: TypeAlias = tuple[Any, Any, Array | None]
 
 
 @saveable("frame")
@@ -33,21 +36,24 @@ class Frame:
         Columns of X that the experts and the gate see.
     expert_map, gate_map : DesignMap
         Centring, scaling and expansion of those columns.
-    loc, scale : float
-        The engine sees the response as ``(y - loc) / scale``.
+    loc, scale : float, or ndarray of shape (d,)
+        The engine sees the response as ``(y - loc) / scale``, column by column of d responses.
     gate_is_joint : bool
         Whether the gate models the density of its features.
     maker : Expert or None
         Experts that make designs of their own from the features.
+    observed : ndarray of shape (d,) or None
+        Share of the weight of the fit whose response was observed; None with one response.
     """
 
     expert_columns: Array
     gate_columns: Array
     expert_map: DesignMap
     gate_map: DesignMap
-    loc: float
-    scale: float
+    loc: Any
+    scale: Any
     gate_is_joint: bool = False
+    observed: Array | None = None
     maker: Expert | None = None
 
     @classmethod
@@ -80,10 +86,12 @@ class Frame:
                 rows if whole else rows[:, take], weights, tuple(names[j] for j in take), **how
             )
 
-        def location() -> tuple[float, float]:
+        def location() -> Location:
+            if model.expert.multivariate:
+                return _several(y if offset is None else y - offset, weight)
             response = y if offset is None else y - offset
             centre = weighted_mean(response, weight)
-            return float(centre), float(root_mean_square(response - centre, weight))
+            return float(centre), float(root_mean_square(response - centre, weight)), None
 
         gate_design = None if unit is None else functools.partial(design, gate=True)
         return cls._of(model, columns, design, location, gate_design)
@@ -104,16 +112,17 @@ class Frame:
 
         def response(rows: slice) -> Array:
             values = y[rows].reshape(len(y[rows]), -1)
-            return values if offset is None else values - offset[rows, None]
+            return values if offset is None else values - offset[rows].reshape(len(values), -1)
 
-        def moments(values: Callable[[slice], Array]) -> Moments:
-            parts = [Moments.of(values(rows), weight[rows]) for rows in blocks]
-            return functools.reduce(Moments.merged, parts)
+        def moments(values: Callable[[slice], Array], of: Callable[..., Any]) -> Any:
+            parts = [of(values(rows), weight[rows]) for rows in blocks]
+            return functools.reduce(lambda left, right: left.merged(right), parts)
 
+        several = model.expert.multivariate
         return cls.from_moments(
             model,
-            moments(lambda rows: np.asarray(X[rows], dtype=np.float64)),
-            moments(response),
+            moments(lambda rows: np.asarray(X[rows], dtype=np.float64), Moments.of),
+            moments(response, ObservedMoments.of if several else Moments.of),
             lambda: ((X[rows], weight[rows]) for rows in blocks),
             columns,
             names,
@@ -124,7 +133,7 @@ class Frame:
         cls,
         model: Model,
         features: Moments,
-        response: Moments,
+        response: Moments | ObservedMoments,
         rows: Rows,
         columns: tuple[Array, Array],
         names: tuple[str, ...],
@@ -143,8 +152,10 @@ class Frame:
                 features.take(take), taken, tuple(names[j] for j in take), **how
             )
 
-        def location() -> tuple[float, float]:
-            return float(response.mean[0]), float(response.spread(response.mean)[0])
+        def location() -> Location:
+            if isinstance(response, ObservedMoments):
+                return response.mean, response.spread, response.weight / features.weight
+            return float(response.mean[0]), float(response.spread(response.mean)[0]), None
 
         return cls._of(model, columns, design, location)
 
@@ -154,7 +165,7 @@ class Frame:
         model: Model,
         columns: tuple[Array, Array],
         design: Callable[..., DesignMap],
-        location: Callable[[], tuple[float, float]],
+        location: Callable[[], Location],
         gate_design: Callable[..., DesignMap] | None = None,
     ) -> Frame:
         maps: dict[Any, DesignMap] = {}
@@ -176,13 +187,18 @@ class Frame:
         if fault is not None:
             raise DesignError(fault)
         joint = model.gate.objective == "joint"
-        loc, scale = 0.0, 1.0
-        if model.expert.affine_response:
-            loc, scale = location()
+        loc: Any = 0.0
+        scale: Any = 1.0
+        observed = None
+        if model.expert.affine_response or model.expert.multivariate:
+            loc, scale, observed = location()
             # Without an intercept a shift of y is not a shift of the model.
             loc = loc if model.expert.fit_intercept else 0.0
+        if model.expert.multivariate:
+            affine = model.expert.affine_columns(len(scale))
+            loc, scale = np.where(affine, loc, 0.0), np.where(affine, scale, 1.0)
         maker = model.expert if model.expert.makes_designs else None
-        return cls(*columns, maps[keys[0]], maps[keys[1]], loc, scale, joint, maker)
+        return cls(*columns, maps[keys[0]], maps[keys[1]], loc, scale, joint, observed, maker)
 
     def batch(
         self,
@@ -211,7 +227,7 @@ class Frame:
         )
         units = X if unit is None else X[_first_rows(unit)]
         return Batch(
-            y=np.zeros(n) if y is None else self.response(y),
+            y=np.zeros((n, *np.shape(self.loc))) if y is None else self.response(y),
             designs={"mean": design, **own},
             Z=design if same else self._design(self.gate_map, units, self.gate_columns, lazy),
             weight=np.ones(len(units)) if weight is None else weight,
@@ -235,10 +251,30 @@ class Frame:
         """What the scaling of y, and of x in a joint density, adds to a log-likelihood.
 
         ``unit_weight`` is the total weight of the sampling units, where these are not the rows.
+        Of several responses each counts by its share of the weight of the fit.
         """
         units = row_weight if unit_weight is None else unit_weight
-        volume = units * self.gate_map.log_volume() if self.gate_is_joint else 0.0
+        volume = units * self.log_volume()
+        if np.ndim(self.scale):
+            shares = 1.0 if self.observed is None else self.observed
+            return volume - row_weight * float(np.sum(shares * np.log(self.scale)))
         return volume - row_weight * math.log(self.scale)
+
+    def log_scale(self, batch: Batch) -> Array:
+        """What the scaling of y takes off the log density of sampling units, (u,)."""
+        rows = np.ones((batch.n_rows, 1)) * np.log(self.scale)
+        if np.ndim(self.scale):  # of the responses that are not missing
+            rows = np.where(np.isnan(batch.y), 0.0, rows).sum(axis=1, keepdims=True)
+        return batch.sum_units(rows)[:, 0]
+
+    def log_volume(self) -> float:
+        """What the scaling of x in a joint density adds to the log density of a row."""
+        return self.gate_map.log_volume() if self.gate_is_joint else 0.0
+
+    @property
+    def n_columns(self) -> int:
+        """Number of responses d of several, else 1."""
+        return int(np.size(self.loc))
 
     def same(self, other: Frame) -> bool:
         """Whether parameters of the engine mean the same under another frame."""
@@ -247,7 +283,8 @@ class Frame:
             and np.array_equal(self.gate_columns, other.gate_columns)
             and self.expert_map.same_columns(other.expert_map)
             and self.gate_map.same_columns(other.gate_map)
-            and (self.loc, self.scale) == (other.loc, other.scale)
+            and np.array_equal(self.loc, other.loc)
+            and np.array_equal(self.scale, other.scale)
         )
 
     def raw(self, model: Model, theta: Theta) -> dict[str, Array]:
@@ -261,6 +298,18 @@ class Frame:
             model.gate.engine(raw, self.gate_map),
             model.expert.engine(raw, self.expert_map, self.loc, self.scale),
         )
+
+
+def _several(response: Array, weight: Array) -> Location:
+    """Centres, spreads and shares of the columns (n, d), over the rows that have a value."""
+    found = [(column[seen], weight[seen]) for column in response.T for seen in [~np.isnan(column)]]
+    centres = np.array([weighted_mean(values, own) for values, own in found])
+    spreads = [
+        root_mean_square(values - centre, own)
+        for (values, own), centre in zip(found, centres, strict=True)
+    ]
+    shares = np.array([own.sum() for _, own in found]) / weight.sum()
+    return centres, np.array(spreads), shares
 
 
 def _first_rows(unit: Array) -> Array:

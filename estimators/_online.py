@@ -49,7 +49,7 @@ class Incremental(Criteria):
             return
         batch = self._block(X, y, sample_weight, offset, extra)
         state = self.online_ if hasattr(self, "online_") else self._begun(batch)
-        state = online.learn(self._model(), state, batch, number)
+        state = online.learn(self._own_model(), state, batch, number)
         self._take(state, batch, average)
 
     def _block(self, X: Any, y: Any, sample_weight: Any, offset: Any, extra: dict[str, Any]) -> Any:
@@ -58,15 +58,18 @@ class Incremental(Criteria):
         batch = self._batch(X, y, offset, groups=grouping, **known)
         return replace(batch, weight=units.weights(sample_weight, batch.n_rows, grouping))
 
+    def _own_model(self) -> Model:
+        """The model of the first block, with penalties per unit of weight."""
+        return replace(self._model(), expert=self.model_.expert)
+
     def _begun(self, batch: Any) -> online.Online:
         share: Array = self.mass_ / self.mass_.sum()
         weights = self.weight_sum_, self.row_weight_sum_
-        return online.begin(self._model(), self.theta_, batch, share, *weights)
+        return online.begin(self._own_model(), self.theta_, batch, share, *weights)
 
     def _take(self, state: online.Online, batch: Any, average: bool) -> None:
-        rows = float(batch.spread_units(batch.weight[:, None]).sum())
         weight = float(batch.weight.sum())
-        scale = self.frame_.log_jacobian(rows, weight)
+        scale = weight * self.frame_.log_volume() - batch.weight @ self.frame_.log_scale(batch)
         gain = state.history[-1] * weight + scale
         history = state.history.copy()
         history[-1] = gain / weight

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from sklearn.base import TransformerMixin
@@ -18,9 +18,6 @@ from mixexperts.estimators._sparse import Sparse
 from mixexperts.estimators._units import Grouping
 from mixexperts.kernels.numpy_ import e_step
 from mixexperts.sources.base import Source
-
-if TYPE_CHECKING:
-    from mixexperts.predictive import Predictive
 
 
 class Predictions(Sparse, TransformerMixin):  # type: ignore[misc]
@@ -56,6 +53,8 @@ class Predictions(Sparse, TransformerMixin):  # type: ignore[misc]
             X = validate_data(self, X, dtype=np.float64, reset=False)
         else:
             X, y = checks.validated(self, self.model_.expert, X, y, reset=False)
+            if self.model_.expert.multivariate:
+                checks.same_responses(y, self.frame_.n_columns)
         weight = None
         if sample_weight is not None:
             weight = checks.sample_weight_array(sample_weight, len(X))
@@ -64,7 +63,7 @@ class Predictions(Sparse, TransformerMixin):  # type: ignore[misc]
                 "offset is missing: the model was fitted with one; pass offset= for these rows "
                 "too (zeros for none)"
             )
-        offset = checks.offset_array(offset, len(X))
+        offset = checks.offset_array(offset, len(X), self.frame_.n_columns)
         known = units.evidence(log_prior, partial_labels, len(X), len(self.mass_), groups)
         if groups is None:
             return self.frame_.batch(X, y, weight, offset, log_prior=known)
@@ -82,14 +81,7 @@ class Predictions(Sparse, TransformerMixin):  # type: ignore[misc]
         """The groups of new rows; a model that was fitted with groups wants them."""
         check_is_fitted(self, "theta_")
         _refuse_source(X)
-        if groups is not None:
-            return Grouping.of(groups, len(X))
-        if getattr(self, "has_groups_", False):
-            raise ValueError(
-                "groups is missing: the model was fitted with groups; pass groups= for these rows "
-                "too (numpy.arange(len(X)) where every row is a group of its own)"
-            )
-        return None
+        return Grouping.wanted(groups, len(X), getattr(self, "has_groups_", False))
 
     def _reordered(self, X: Any) -> Any:
         """The columns of a DataFrame in the order of the fit.
@@ -104,8 +96,10 @@ class Predictions(Sparse, TransformerMixin):  # type: ignore[misc]
 
     def _gate_batch(self, X: Any) -> Batch:
         """New rows for the gate alone, which has no offset."""
-        offset = np.zeros(len(X)) if self.has_offset_ else None
-        return self._batch(X, offset=offset)
+        if not self.has_offset_:
+            return self._batch(X)
+        d = self.frame_.n_columns
+        return self._batch(X, offset=np.zeros((len(X), d) if d > 1 else len(X)))
 
     def gate_proba(self, X: Any) -> Array:
         """Mixing weights given x.
@@ -223,7 +217,7 @@ class Predictions(Sparse, TransformerMixin):  # type: ignore[misc]
 
         Returns
         -------
-        ndarray of shape (n, n_experts)
+        ndarray of shape (n, n_experts), or (n, n_experts, d) of d responses
 
         Raises
         ------
@@ -231,8 +225,8 @@ class Predictions(Sparse, TransformerMixin):  # type: ignore[misc]
             If an argument cannot be used; the message names it.
         """
         batch = self._batch(X, offset=offset)
-        mean: Array = self.model_.expert.mean(self.theta_.expert, batch)
-        return mean * self.frame_.scale + self.frame_.loc
+        mean = self.model_.expert.mean(self.theta_.expert, batch)
+        return np.asarray(mean * self.frame_.scale + self.frame_.loc)
 
     def score_samples(
         self, X: Any, y: Any = None, *, offset: Any = None, groups: Any = None
@@ -254,9 +248,9 @@ class Predictions(Sparse, TransformerMixin):  # type: ignore[misc]
         Returns
         -------
         ndarray of shape (n,)
-            In nats, of a density per unit of y; of counts the log of a probability. With groups
-            of shape (n_groups,): the joint log density of the rows of each, in order of first
-            appearance.
+            In nats, of a density per unit of y; of counts the log of a probability. Of several
+            responses the density of those that are not missing. With groups of shape
+            (n_groups,): the joint log density of the rows of each, in order of first appearance.
 
         Raises
         ------
@@ -272,10 +266,10 @@ class Predictions(Sparse, TransformerMixin):  # type: ignore[misc]
         with np.errstate(over="ignore"):  # a density of zero, far from all experts
             terms = self.model_.log_conditional(self.theta_, batch)
         _, log_density = e_step(terms)
-        density: Array = log_density - rows_of(batch) * np.log(self.frame_.scale)
+        density: Array = log_density - self.frame_.log_scale(batch)
         return density
 
-    def predictive(self, X: Any, *, offset: Any = None, trials: Any = None) -> Predictive:
+    def predictive(self, X: Any, *, offset: Any = None, trials: Any = None) -> Any:
         """Predictive distribution of y at each row of X.
 
         Parameters
@@ -290,8 +284,9 @@ class Predictions(Sparse, TransformerMixin):  # type: ignore[misc]
 
         Returns
         -------
-        Predictive
-            Of n rows, with ``mean``, ``std``, ``pdf``, ``cdf``, ``ppf``, ``interval``, ``sample``.
+        Predictive or MultivariatePredictive
+            Of n rows, with ``mean``, ``std``, ``pdf``, ``cdf``, ``ppf``, ``interval``, ``sample``;
+            of several responses with ``mean``, ``cov``, ``pdf``, ``sample`` and ``marginal``.
 
         Raises
         ------
@@ -299,12 +294,14 @@ class Predictions(Sparse, TransformerMixin):  # type: ignore[misc]
             If an argument cannot be used; the message names it.
         """
         from mixexperts.predictive import Predictive
+        from mixexperts.predictive_multi import MultivariatePredictive
 
         batch = self._batch(X, offset=offset)
         if trials is not None:
             total = checks.trials_array(trials, self.model_.expert, batch.n_rows)
             batch = replace(batch, y=np.column_stack([np.zeros(batch.n_rows), total]))
-        return Predictive(
+        several = self.model_.expert.multivariate
+        return (MultivariatePredictive if several else Predictive)(
             self.model_.expert,
             self.theta_.expert,
             batch,
@@ -332,21 +329,20 @@ class Predictions(Sparse, TransformerMixin):  # type: ignore[misc]
 
         Returns
         -------
-        ndarray of shape (n,)
+        ndarray of shape (n,), or (n, d) of d responses
 
         Raises
         ------
         ValueError, TypeError
             If an argument cannot be used; the message names it.
         """
-        return self.predictive(X, offset=offset, trials=trials).sample(random_state=random_state)
+        predictive = self.predictive(X, offset=offset, trials=trials)
+        return np.asarray(predictive.sample(random_state=random_state))
 
 
 def rows_of(batch: Batch) -> Array:
     """Number of rows of each sampling unit, (u,)."""
-    return np.bincount(
-        np.arange(batch.n_rows) if batch.unit is None else batch.unit, minlength=batch.n_units
-    ).astype(np.float64)
+    return np.asarray(batch.sum_units(np.ones((batch.n_rows, 1)))[:, 0])
 
 
 def _refuse_source(X: Any) -> None:

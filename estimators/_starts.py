@@ -138,10 +138,10 @@ def _responsibilities(values: Array, n_experts: int) -> Array:
 
 
 def _from_parameters(init: dict[str, Any], n_experts: int, model: Model, frame: Frame) -> Theta:
-    own = ("intercept", *model.expert.param_names)
+    n_terms = len(frame.expert_map.powers)
+    own = model.expert.raw_template(n_experts, n_terms, frame.n_columns)
     gate = model.gate.neutral_raw(n_experts, frame.gate_map)
-    shapes: dict[str, tuple[int, ...]] = {name: (n_experts,) for name in own}
-    shapes["coef"] = (n_experts, len(frame.expert_map.powers))
+    shapes: dict[str, tuple[int, ...]] = {name: values.shape for name, values in own.items()}
     shapes |= {name: value.shape for name, value in gate.items()}
     unknown = sorted(set(init) - set(shapes))
     missing = [name for name in own if name not in init]
@@ -153,7 +153,8 @@ def _from_parameters(init: dict[str, Any], n_experts: int, model: Model, frame: 
     raw = {name: np.zeros(shape) for name, shape in shapes.items()} | gate
     for name, value in init.items():
         array = np.asarray(value, dtype=np.float64)
-        if array.shape != shapes[name] or not np.isfinite(array).all():
+        free = np.isnan(own[name]) if name in own else False  # what a family has none of
+        if array.shape != shapes[name] or not (np.isfinite(array) | free).all():
             raise ValueError(
                 f"init[{name!r}] must be a finite array of shape {shapes[name]}, got shape "
                 f"{array.shape}"
@@ -169,8 +170,10 @@ def _from_parameters(init: dict[str, Any], n_experts: int, model: Model, frame: 
             "init holds the same parameters for every expert: EM cannot part experts that are "
             "alike; give experts that differ"
         )
-    if "scale" in raw and not (raw["scale"] > 0).all():
+    if "scale" in raw and not (np.isnan(own["scale"]) | (raw["scale"] > 0)).all():
         raise ValueError("init['scale'] must be positive")
+    if "covariance" in raw and not (np.linalg.eigvalsh(raw["covariance"]) > 0).all():
+        raise ValueError("init['covariance'] must hold positive definite matrices")
     return frame.engine(model, raw)
 
 
@@ -191,9 +194,14 @@ def _from_estimator(est: Any, n_experts: int, model: Model, frame: Frame) -> Sta
         )
     raw = est.frame_.raw(est.model_, est.theta_)
     n_coef = len(frame.expert_map.powers)
-    if raw["coef"].shape[1] != n_coef:
+    if est.frame_.n_columns != frame.n_columns:
         raise ValueError(
-            f"init is a model whose experts have {raw['coef'].shape[1]} coefficients, but this "
+            f"init is a model of {est.frame_.n_columns} responses, but y has {frame.n_columns}; "
+            "start from a model of the same responses"
+        )
+    if raw["coef"].shape[-1] != n_coef:
+        raise ValueError(
+            f"init is a model whose experts have {raw['coef'].shape[-1]} coefficients, but this "
             f"one's have {n_coef}; start from a model with the same terms"
         )
     reads = model.gate.reads(est.model_.gate)

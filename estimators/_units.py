@@ -51,6 +51,18 @@ class Grouping:
             )
         return cls(np.asarray(names), unit.astype(np.int64))
 
+    @classmethod
+    def wanted(cls, groups: Any, n: int, needed: bool) -> Grouping | None:
+        """Groups of n new rows, None without; ``needed`` where the model was fitted with groups."""
+        if groups is not None:
+            return cls.of(groups, n)
+        if needed:
+            raise ValueError(
+                "groups is missing: the model was fitted with groups; pass groups= for these rows "
+                "too (numpy.arange(len(X)) where every row is a group of its own)"
+            )
+        return None
+
     @property
     def n_units(self) -> int:
         """Number of groups u."""

@@ -13,6 +13,7 @@ from mixexperts._archive import saveable
 from mixexperts._batch import Array
 from mixexperts.estimators import _checks as checks
 from mixexperts.estimators._base import BaseMoE
+from mixexperts.estimators._several import several_scores
 from mixexperts.estimators._sparse import sparse_weights
 
 
@@ -94,12 +95,14 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
 
     Attributes
     ----------
-    coef_ : ndarray of shape (n_experts, n_terms)
+    coef_ : ndarray of shape (n_experts, n_terms), or (n_experts, d, n_terms)
         Coefficients of the experts on the scale of X and y as given (of the linear predictor
         for counts). With ``degree > 1`` the
-        terms are all monomials; ``expert_terms_`` names them.
-    intercept_, scale_ : ndarray of shape (n_experts,)
+        terms are all monomials; ``expert_terms_`` names them. Of d responses one matrix each.
+    intercept_, scale_ : ndarray of shape (n_experts,), or (n_experts, d)
         Intercepts, and for Gaussian experts standard deviations, on the scale of y.
+    covariance_ : ndarray of shape (n_experts, d, d)
+        Of Gaussian experts with d responses, in place of ``scale_``: their covariances given x.
     gate_coef_ : ndarray of shape (n_experts, n_gate_features)
         Coefficients of the gate; the last row is zero (reference), but for sigmoid gates and
         softmax gates with an activation or with ``features``.
@@ -166,8 +169,8 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
     Notes
     -----
     Experts are ordered by their mean fitted response over the rows they explain (weighted by
-    the responsibilities), lowest first; in the order of their numbers where ``log_prior`` or
-    ``partial_labels`` speak of them.
+    the responsibilities), lowest first (of several responses by that of the first); in the order
+    of their numbers where ``log_prior`` or ``partial_labels`` speak of them.
 
     With a free scale per expert the likelihood is unbounded: an expert can collapse on a few
     rows. A solution with an expert on fewer effective rows than its parameters + 1, or with
@@ -257,14 +260,15 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         X : array-like or DataFrame of shape (n, n_features), or Source
             Features, numeric and finite. A source from :mod:`mixexperts.sources` gives features,
             response, weights and offsets; it is read in chunks, as a ``numpy.memmap`` is.
-        y : array-like of shape (n,) or (n, 2)
+        y : array-like of shape (n,) or (n, d)
             Response, finite; left out with a source. Binomial experts take zeros and ones, or
-            the two columns successes and failures.
+            the two columns successes and failures. With Gaussian experts d columns are d
+            responses, of which some may be missing (NaN), but not all of a row.
         sample_weight : array-like of shape (n,), optional
             Case weights >= 0: a row of weight 2 counts as the row twice.
         offset : array-like of shape (n,), optional
             Known part of every expert's linear predictor: of the mean in units of y, or for
-            counts of the log mean (log exposure) or the log odds.
+            counts of the log mean (log exposure) or the log odds. Of d responses (n, d).
         groups : array-like of shape (n,), optional
             Labels of subjects that were measured repeatedly, in any order: the rows of a group
             share one expert. The gate's features and the weights must be constant in a group (or
@@ -359,7 +363,7 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
 
         Returns
         -------
-        ndarray of shape (n,)
+        ndarray of shape (n,), or (n, d) of d responses
             In units of y: for Poisson experts the expected count, for binomial experts the
             probability of a success.
 
@@ -371,7 +375,8 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         batch = self._batch(X, offset=offset)
         proba = np.exp(self.model_.gate.log_prob(self.theta_.gate, batch))
         proba = sparse_weights(proba, top_k, top_p)
-        mean = np.einsum("ik,ik->i", proba, self.model_.expert.mean(self.theta_.expert, batch))
+        means = self.model_.expert.mean(self.theta_.expert, batch)
+        mean = np.einsum("ik,ik...->i...", proba, means)
         predicted: Array = mean * self.frame_.scale + self.frame_.loc
         return predicted
 
@@ -379,13 +384,14 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         """R squared of :meth:`predict`.
 
         For two columns, successes and failures, that of the observed shares of successes, each
-        row weighted by its trials; rows without trials are left out.
+        row weighted by its trials; rows without trials are left out. Of several responses the
+        mean over the responses, each over the rows that have it.
 
         Parameters
         ----------
         X : array-like or DataFrame of shape (n, n_features)
             A DataFrame's columns are matched by name.
-        y : array-like of shape (n,) or (n, 2)
+        y : array-like of shape (n,) or (n, d)
         sample_weight : array-like of shape (n,), optional
             Case weights >= 0.
 
@@ -399,6 +405,8 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
             If an argument cannot be used; the message names it.
         """
         check_is_fitted(self, "theta_")
+        if self.model_.expert.multivariate:
+            return several_scores(self, X, y, sample_weight)
         shape = np.shape(y)
         if len(shape) != 2 or shape[1] not in self.model_.expert.response_columns[1:]:
             return float(super().score(X, y, sample_weight))
@@ -408,6 +416,11 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         weight = trials * checks.sample_weight_array(sample_weight, len(trials))
         share = counts[:, 0] / np.where(trials > 0.0, trials, 1.0)
         return float(r2_score(share, self.predict(X), sample_weight=weight))
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = checks.takes_several(self.expert)
+        return tags
 
     @property
     def expert_terms_(self) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from mixexperts.inference.selection import Selection, select
     from mixexperts.io import load
     from mixexperts.predictive import Predictive
+    from mixexperts.predictive_multi import MultivariatePredictive
     from mixexperts.results import MoEResults
 
 __version__ = "0.1.0"
@@ -36,6 +37,7 @@ _NAMES = {
     "Adaptation": "mixexperts.inference.adapt",
     "MoERegressor": "mixexperts.estimators",
     "MoEResults": "mixexperts.results",
+    "MultivariatePredictive": "mixexperts.predictive_multi",
     "Predictive": "mixexperts.predictive",
     "Selection": "mixexperts.inference.selection",
     "adapt_experts": "mixexperts.inference.adapt",
@@ -52,6 +54,7 @@ __all__ = [
     "Adaptation",
     "MoERegressor",
     "MoEResults",
+    "MultivariatePredictive",
     "Predictive",
     "Selection",
     "__version__",

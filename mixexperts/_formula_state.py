@@ -6,7 +6,7 @@ import ast
 import difflib
 import numbers
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -373,11 +373,13 @@ def clean(
     extra: Mapping[str, pd.Series[Any]],
     missing: Missing,
     kinds: Mapping[str, Kind] | None = None,
+    spare: Sequence[frozenset[str]] = (),
 ) -> Clean:
     """Apply the missing-value rule to columns and arrays together, then convert and check them.
 
     Rows go *before* anything is evaluated: knots, means and levels come from the rows that the
-    model sees. `kinds` are those of the fit, None when fitting.
+    model sees. `kinds` are those of the fit, None when fitting. `spare` holds the columns of each
+    of several responses: ``"drop"`` keeps a row that has one of them.
     """
     if missing not in ("drop", "raise", "none"):
         raise ValueError(f"missing must be 'drop', 'raise' or 'none', not {missing!r}")
@@ -393,6 +395,11 @@ def clean(
         )
     if missing == "none":
         bad[:] = False
+    elif spare:
+        needed = set(columns) - frozenset().union(*spare)
+        lost = [holes[f"column {name!r}"] for name in needed]
+        lost += [mask for name, mask in holes.items() if name in extra]
+        bad = np.logical_or.reduce([_of_terms(columns, spare).all(axis=1), *lost])
     if bad.all():
         raise DesignError(f"no complete row of {len(frame)}; missing in {counts}; fill them")
     keep = np.flatnonzero(~bad)
@@ -411,6 +418,26 @@ def clean(
         n_dropped=int(bad.sum()),
         kinds=found,
     )
+
+
+def _of_terms(columns: Mapping[str, Any], per_term: Sequence[frozenset[str]]) -> Array:
+    """Where each term lacks one of its columns, (n, terms) of bool."""
+    n = len(next(iter(columns.values())))
+    lost = [[columns[name].isna().to_numpy() for name in sorted(term)] for term in per_term]
+    return np.stack([np.logical_or.reduce([np.zeros(n, bool), *of]) for of in lost], axis=1)
+
+
+def holes_of_terms(table: Clean, per_term: Sequence[frozenset[str]]) -> Array:
+    """Where each term of several responses is missing, (n, terms) of bool."""
+    return _of_terms({str(name): table.frame[name] for name in table.frame.columns}, per_term)
+
+
+def spare_columns(
+    per_term: Sequence[frozenset[str]], needed: Iterable[str]
+) -> tuple[frozenset[str], ...]:
+    """What each of several responses alone uses: of these columns some may be missing."""
+    others = frozenset(needed)
+    return tuple(term - others for term in per_term)
 
 
 def _extra_array(what: str, column: pd.Series[Any], rows: NDArray[np.intp]) -> NDArray[Any]:

@@ -110,3 +110,54 @@ class Moments:
         """Weighted root mean square of the deviations from ``center`` (d,), (d,)."""
         root: Array = self.unit * np.sqrt(np.diagonal(self.second(center, self.unit)))
         return root
+
+
+@dataclass(frozen=True)
+class ObservedMoments:
+    """Moments of columns some of whose values are missing (NaN), each over its own rows.
+
+    Attributes
+    ----------
+    columns : tuple of d Moments or None
+        None: no value yet.
+    """
+
+    columns: tuple[Moments | None, ...]
+
+    @classmethod
+    def of(cls, values: Array, weight: Array) -> ObservedMoments:
+        """Moments of values (n, d) with positive weights (n,)."""
+        seen = ~np.isnan(values)
+        return cls(
+            tuple(
+                Moments.of(values[rows, j : j + 1], weight[rows]) if rows.any() else None
+                for j, rows in enumerate(seen.T)
+            )
+        )
+
+    def merged(self, other: ObservedMoments) -> ObservedMoments:
+        """Moments of the rows of both."""
+        pairs = zip(self.columns, other.columns, strict=True)
+        return ObservedMoments(
+            tuple(
+                right if left is None else left if right is None else left.merged(right)
+                for left, right in pairs
+            )
+        )
+
+    @property
+    def weight(self) -> Array:
+        """Sums of the weights of the values, (d,)."""
+        return np.array([0.0 if column is None else column.weight for column in self.columns])
+
+    @property
+    def mean(self) -> Array:
+        """Weighted means, (d,); NaN without a value."""
+        return np.array([np.nan if column is None else column.mean[0] for column in self.columns])
+
+    @property
+    def spread(self) -> Array:
+        """Standard deviations, (d,)."""
+        return np.array(
+            [np.nan if column is None else column.spread(column.mean)[0] for column in self.columns]
+        )

@@ -62,7 +62,11 @@ def notes(results: MoEResults) -> list[str]:
     reached = int(results.restarts["reached_best"].sum())
     screened = int((results.restarts["status"] == "screened").sum())
     total = len(results.restarts) - screened
-    notes = ["Experts are numbered by the mean fitted response of their rows, lowest first."]
+    several = est.model_.expert.multivariate
+    notes = [
+        f"Experts are numbered by the mean fitted {'first ' * several}response of their rows, "
+        "lowest first."
+    ]
     if getattr(est, "has_log_prior_", False):
         notes = ["Experts have the numbers that the evidence about rows gives them."]
     if results.ngroups is not None:
@@ -92,6 +96,14 @@ def notes(results: MoEResults) -> list[str]:
         )
     if results.n_dropped:
         notes.append(f"{results.n_dropped} rows with missing values were left out.")
+    shares = est.frame_.observed if several else None
+    named = [] if shares is None else zip(results.spec.y_names, shares, strict=True)
+    lost = [f"{name} ({100.0 * (1.0 - share):.3g}%)" for name, share in named if share < 1.0]
+    if lost:
+        notes.append(
+            f"Some rows lack {', '.join(lost)}: they count by the density of the responses that "
+            "they have."
+        )
     for part, design in (("experts", est.frame_.expert_map), ("gate", est.frame_.gate_map)):
         if design.dependent and not (part == "gate" and joint):
             notes.append(
@@ -176,7 +188,7 @@ def _header(results: MoEResults, width: int, escape: Callable[[str], str]) -> An
 
 
 def _with_share(results: MoEResults) -> pd.DataFrame:
-    from mixexperts.results import own_label
+    from mixexperts._result_tables import own_label
 
     table = results.expert_table
     mass = results.estimator.mass_

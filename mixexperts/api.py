@@ -46,7 +46,8 @@ def moe(
         ``"y ~ x + C(g) | z"``: terms of the experts, a bar, terms of the gate. Without a bar
         and without ``gate`` the mixing weights are constant. Transformations, interactions,
         ``C()``, ``poly``, ``bs``, ``cr``, ``.`` and ``- 1`` work as in formulaic. Binomial counts
-        have two columns on the left, ``"successes + failures ~ x"``.
+        have two columns on the left, ``"successes + failures ~ x"``; of Gaussian experts the
+        columns on the left are several responses, ``"y1 + y2 ~ x"``.
     data : DataFrame or dict of arrays
         One row per observation.
     n_experts : int or iterable of int, default=2
@@ -73,7 +74,9 @@ def moe(
         Known experts, 0 to K - 1, and -1 or a missing value where the expert is not known: name
         of a column, or values. With either, experts keep their numbers.
     missing : {"drop", "raise", "none"}, default="drop"
-        What to do with rows that lack a value in any variable used, as in statsmodels.
+        What to do with rows that lack a value in any variable used, as in statsmodels. Of
+        several responses ``"drop"`` leaves out rows that lack all; the others count by the
+        responses that they have.
     criterion : {"bic", "aic", "icl"}, default="bic"
         What chooses the number of experts.
     random_state : int, RandomState instance or None, default=0
@@ -109,15 +112,30 @@ def moe(
             f"gate={gate!r}: here gate holds terms, such as '~ z'; the kind of gate is named by "
             f"gate_family={gate!r} (softmax if not given; without terms the weights are constant)"
         )
+    several: Expert = resolve("expert", family, "family").for_response(2)
     spec, built = FormulaSpec.fit(
-        formula, data, gate, missing=missing, weights=weights, offset=offset, groups=groups, env=env
+        formula,
+        data,
+        gate,
+        missing=missing,
+        weights=weights,
+        offset=offset,
+        groups=groups,
+        env=env,
+        partial=several.allows_missing,
     )
     expert = _expert(family, spec)
-    if built.y is None or (built.y.ndim != 1 and built.y.shape[1] not in expert.response_columns):
+    n_columns = 1 if built.y is None or built.y.ndim == 1 else built.y.shape[1]
+    if not expert.for_response(n_columns).takes_columns(n_columns):
+        words = {1: "one column", 2: "two columns"}.get(n_columns, f"{n_columns} columns")
         raise ValueError(
-            f"the response of {formula!r} has two columns, {spec.y_name}; {expert.name} experts "
-            f"take one: give one, such as I({spec.y_name}) for their sum, or family='binomial' for "
-            "successes and failures"
+            f"the response of {formula!r} has {words}, {spec.y_name}; {expert.name} experts "
+            + (
+                f"take one: give one, such as I({spec.y_name}) for their sum, or "
+                "family='binomial' for successes and failures"
+                if expert.response_columns == (1,) and not expert.multivariate
+                else "take another number; join the names of their columns by +"
+            )
         )
     frame = data if isinstance(data, pd.DataFrame) else pd.DataFrame(data)
     X = union_design(built, frame.index[built.rows])

@@ -243,6 +243,8 @@ def predictions(
 ) -> pd.DataFrame:
     """Data with columns ``mean``, ``std``, ``lower`` and ``upper`` of the predictions.
 
+    Of several responses four columns each, such as ``y1_mean``.
+
     Rows with missing values get NaN. ``trials`` names a column: predicted are then successes.
     """
     if not 0.0 < level < 1.0:
@@ -252,13 +254,17 @@ def predictions(
     rows = results.design(data, missing="drop")
     number = None if trials is None else data[trials].to_numpy()[rows.kept]
     predictive = results.estimator.predictive(rows.X, offset=rows.offset, trials=number)
-    lower, upper = predictive.interval(level)
-    columns = {
-        "mean": rows.spread(predictive.mean()),
-        "std": rows.spread(predictive.std()),
-        "lower": rows.spread(lower),
-        "upper": rows.spread(upper),
-    }
+    parts = {"": predictive}
+    if hasattr(predictive, "marginal"):
+        names = enumerate(results.spec.y_names)
+        parts = {f"{name}_": predictive.marginal(j) for j, name in names}
+    columns = {}
+    for prefix, part in parts.items():
+        lower, upper = part.interval(level)
+        columns[f"{prefix}mean"] = rows.spread(part.mean())
+        columns[f"{prefix}std"] = rows.spread(part.std())
+        columns[f"{prefix}lower"] = rows.spread(lower)
+        columns[f"{prefix}upper"] = rows.spread(upper)
     clash = [name for name in columns if name in data.columns]
     frame = data.rename(columns={name: f"data_{name}" for name in clash})
     return frame.assign(**columns)

@@ -179,8 +179,10 @@ class _Part:
         terms = [":".join(plain.quoted(*factor) for factor in term) for term in self.terms]
         return "~ " + " + ".join(terms if self.intercept >= 0 else ["0", *terms])
 
-    def build(self, frame: pd.DataFrame, env: Env, rows: NDArray[np.intp]) -> tuple[Array, _Part]:
-        """Matrix (n, all columns) of complete rows, and the part with the memory it has then."""
+    def build(
+        self, frame: pd.DataFrame, env: Env, rows: NDArray[np.intp], holes: Any = False
+    ) -> tuple[Array, _Part]:
+        """Matrix (n, all columns) and the part with the memory it has then; NaN at `holes` only."""
         label = _LABELS[self.name]
         try:
             matrix, spec = _materialize(self, frame[list(self.uses)], env)
@@ -195,12 +197,21 @@ class _Part:
                 f"{listing(self.columns or ())} when fitting (formulaic {formulaic.__version__}); "
                 "give columns of the same types as then"
             )
-        plain.refuse_not_finite(label, matrix, rows, columns)
+        plain.refuse_not_finite(label, np.where(holes, 0.0, matrix), rows, columns)
+        matrix = np.where(holes, np.nan, matrix)
         return matrix, self if self.columns is not None else _remember(self, spec)
 
-    def design(self, table: Clean, env: Env) -> tuple[Array, _Part]:
-        """Matrix (n, columns without the intercept); rows with missing values are NaN."""
+    def design(
+        self, table: Clean, env: Env, per_term: tuple[frozenset[str], ...] = ()
+    ) -> tuple[Array, _Part]:
+        """Matrix (n, columns without the intercept); rows with missing values are NaN.
+
+        With the columns of the data that each term uses, only the values of terms concerned are.
+        """
         absent = [table.absent[name] for name in self.uses]
+        if per_term and np.any(absent):
+            holes = plain.holes_of_terms(table, per_term)
+            return self.build(table.frame, env, table.rows, holes)
         whole = ~np.logical_or.reduce([np.zeros(table.rows.size, dtype=bool), *absent])
         at = np.flatnonzero(whole)
         if not at.size and self.columns is None:
@@ -249,7 +260,7 @@ class FormulaSpec:
     offset, needs_offset : str or None, bool
         Column of the offset if given by name, read at prediction too; whether there was one.
     y_name : str
-        Name of the response; two columns are joined by ``" + "``.
+        Name of the response; several columns are joined by ``" + "``.
     x_names, z_names : tuple of str
         Names of the p columns of X and the q columns of Z.
     x_intercept, z_intercept : bool
@@ -282,6 +293,11 @@ class FormulaSpec:
         put("z_intercept", gate.intercept >= 0)
         put("variables", frozenset({*experts.uses, *gate.uses, self.offset} - {None}))
 
+    @property
+    def y_names(self) -> tuple[str, ...]:
+        """Names of the columns of the response."""
+        return self._parts["response"].names
+
     @classmethod
     def fit(
         cls,
@@ -294,6 +310,7 @@ class FormulaSpec:
         offset: Any = None,
         groups: Any = None,
         env: Env | None = None,
+        partial: bool = False,
     ) -> tuple[FormulaSpec, FormulaData]:
         """Read a formula and build its arrays.
 
@@ -313,6 +330,9 @@ class FormulaSpec:
         env : mapping, optional
             Functions and values that the formula names besides columns, ``np`` and formulaic's
             own (``poly``, ``bs``, ``cr``, ``scale``, ``C``, ...). Callers' frames are not read.
+        partial : bool, default=False
+            Whether a row may lack some of several responses, which then are NaN in y; with
+            ``"drop"`` only rows that lack all of them, or anything else, are left out.
 
         Returns
         -------
@@ -341,16 +361,21 @@ class FormulaSpec:
             for name, terms in plain.split(formula, gate, frame.columns, special, _parse).items()
         }
         used = plain.pick(frame, _uses(parts.values()), "the formula")
-        table = plain.clean(used, extra, missing)
+        per_term = _response_terms(parts, frame.columns, env) if partial else ()
+        spare = plain.spare_columns(per_term, parts["experts"].uses + parts["gate"].uses)
+        table = plain.clean(used, extra, missing, spare=spare)
         for part in parts.values():
             plain.check_lookups(_LABELS[part.name], part.terms, table)
-        made = {name: part.design(table, env) for name, part in parts.items()}
+        made = {
+            name: part.design(table, env, per_term if name == "response" else ())
+            for name, part in parts.items()
+        }
         response = made["response"][1]
         labels = any(kind == "categorical" for _, kind, _ in response.encoders)
-        if labels or not response.uses or len(response.names) not in (1, 2):
+        if labels or not response.uses or len(response.names) != len(response.terms):
             raise DesignError(
                 f"the response of {formula!r} makes the columns {listing(response.names)}; "
-                "expected one column of numbers, or two joined by +"
+                "expected one column of numbers, or several joined by +"
             )
         spec = cls(
             formula=formula,
@@ -372,6 +397,7 @@ class FormulaSpec:
         weights: Any = None,
         offset: Any = None,
         groups: Any = None,
+        partial: bool = False,
     ) -> FormulaData:
         """Build the same columns of other data: same knots, same levels, same order.
 
@@ -381,7 +407,7 @@ class FormulaSpec:
             Needs the columns in `variables`; more columns and another order do not matter.
         response : bool
             Whether to evaluate the response, whose columns then are needed too.
-        missing, weights, groups
+        missing, weights, groups, partial
             As in `fit`; weights and groups of the fit are not looked up again.
         offset : str or array_like of shape (n,), optional
             The column of the fit where not given.
@@ -404,8 +430,14 @@ class FormulaSpec:
         extra = _extras(frame, weights=weights, offset=offset, groups=groups)
         wanted = {n: part for n, part in self._parts.items() if response or n != "response"}
         used = plain.pick(frame, _uses(wanted.values()), "the model")
-        table = plain.clean(used, extra, missing, self._kinds)
-        made = {name: part.design(table, self._env)[0] for name, part in wanted.items()}
+        some = partial and response
+        per_term = _response_terms(self._parts, frame.columns, self._env) if some else ()
+        spare = plain.spare_columns(per_term, wanted["experts"].uses + wanted["gate"].uses)
+        table = plain.clean(used, extra, missing, self._kinds, spare)
+        made = {
+            name: part.design(table, self._env, per_term if name == "response" else ())[0]
+            for name, part in wanted.items()
+        }
         return self._assemble(made, table)
 
     def _assemble(self, made: Mapping[str, Array], table: Clean) -> FormulaData:
@@ -451,6 +483,16 @@ class FormulaSpec:
 
 def _extras(frame: pd.DataFrame, **given: Any) -> dict[str, pd.Series[Any]]:
     return {k: plain.extra_column(k, v, frame) for k, v in given.items() if v is not None}
+
+
+def _response_terms(
+    parts: Mapping[str, _Part], columns: Iterable[Any], env: Env
+) -> tuple[frozenset[str], ...]:
+    """Columns of the data that each of several responses uses; none where there is one."""
+    terms = parts["response"].terms
+    if len(terms) < 2:
+        return ()
+    return tuple(frozenset(_columns_used("response", (t,), columns, env)) for t in terms)
 
 
 def _uses(parts: Iterable[_Part]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mixexperts._archive import saveable
 from mixexperts._batch import Array
+from mixexperts._result_tables import named, named_means, own_label, several_table
 from mixexperts._rows import Rows, union_design
 
 if TYPE_CHECKING:
@@ -186,10 +187,12 @@ class MoEResults:
 
     @property
     def expert_table(self) -> pd.DataFrame:
-        """Expert parameters: one row per term and the scale, one column per expert."""
+        """Expert parameters, one column per expert: terms (``y1: x`` of several y) and scales."""
         import pandas as pd
 
         est = self.estimator
+        if est.model_.expert.multivariate:
+            return several_table(est, self.spec.y_names, self._experts())
         rows: dict[str, Array] = {}
         if est.frame_.expert_map.intercept:
             rows[own_label("Intercept", est.expert_terms_)] = est.intercept_
@@ -295,7 +298,12 @@ class MoEResults:
         elif groups is None and (data is None or isinstance(self._groups, str)):
             groups = self._groups
         built = self.spec.transform(
-            frame, response=response, offset=offset, groups=groups, missing=missing
+            frame,
+            response=response,
+            offset=offset,
+            groups=groups,
+            missing=missing,
+            partial=self.estimator.model_.expert.allows_missing,
         )
         columns = union_design(built, frame.index[built.rows])
         extra = built.extra.get("offset"), built.rows, frame.index, built.extra.get("groups")
@@ -310,7 +318,7 @@ class MoEResults:
             raise ValueError("data is missing: a loaded model holds no data; pass a data frame")
         return self.data
 
-    def predict(self, data: pd.DataFrame | None = None, *, offset: Any = None) -> pd.Series:
+    def predict(self, data: pd.DataFrame | None = None, *, offset: Any = None) -> Any:
         """Mean of the response for each row of a data frame (binomial: probability of success).
 
         Parameters
@@ -323,18 +331,16 @@ class MoEResults:
 
         Returns
         -------
-        Series of length n, indexed as ``data``
+        Series of length n (of d responses a DataFrame (n, d)), indexed as ``data``
 
         Raises
         ------
         ValueError
             As in :meth:`design`.
         """
-        import pandas as pd
-
         rows = self.design(data, offset=offset, missing="drop")
         mean = rows.spread(self.estimator.predict(rows.X, offset=rows.offset))
-        return pd.Series(mean, index=rows.index, name=self.spec.y_name)
+        return named_means(mean, rows.index, self.spec.y_names)
 
     def predict_experts(
         self, data: pd.DataFrame | None = None, *, offset: Any = None
@@ -348,7 +354,7 @@ class MoEResults:
 
         Returns
         -------
-        DataFrame of shape (n, K)
+        DataFrame of shape (n, K), or of d responses (n, K d)
             Indexed as ``data``; NaN where values are missing.
         """
         rows = self.design(data, offset=offset, missing="drop")
@@ -423,12 +429,10 @@ class MoEResults:
             if trials not in frame.columns:
                 raise ValueError(f"trials={trials!r} is not a column of data")
             trials = frame[trials]
-        return self.estimator.predictive(rows.X, offset=rows.offset, trials=trials)
+        return self.estimator.predictive(rows.X, offset=rows.offset, trials=trials)  # type: ignore[no-any-return]
 
     def _named(self, values: Array, rows: Rows) -> pd.DataFrame:
-        import pandas as pd
-
-        return pd.DataFrame(rows.spread(values), index=rows.index, columns=self._experts())
+        return named(rows.spread(values), rows.index, self.spec.y_names)
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -492,8 +496,3 @@ class MoEResults:
 
         markup: str = summary(self, html.escape).as_html()
         return markup
-
-
-def own_label(name: str, terms: tuple[str, ...]) -> str:
-    """Label of a parameter that is no coefficient; in brackets where a column has its name."""
-    return f"({name})" if name in terms else name

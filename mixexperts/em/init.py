@@ -108,11 +108,11 @@ def _standardized(values: Array, weight: Array) -> Array:
 
 
 def _cloud(model: Model, batch: Batch) -> tuple[Array, Array]:
-    """Features (u, d) and response (u, 1) of each unit, standardised.
+    """Features (u, d) and response (u, 1) of each unit, standardised; of several (u, m).
 
     The features are those in ``designs["features"]`` if the batch has them, and the columns of
     both designs otherwise. They come in an order and with signs that depend on their
-    correlation with the response alone, so that random directions mean the same whatever
+    correlation with the (first) response alone, so that random directions mean the same whatever
     the order, the units and the signs of the user's columns.
     """
     per_unit = np.maximum(batch.sum_units(np.ones((batch.n_rows, 1))), 1.0)
@@ -122,7 +122,8 @@ def _cloud(model: Model, batch: Batch) -> tuple[Array, Array]:
         features = batch.sum_units(batch.X) / per_unit
         if batch.Z.shape[1] and not np.array_equal(batch.Z, features):
             features = np.hstack([features, batch.Z])
-    response = batch.sum_units(model.expert.working_response(batch)[:, None]) / per_unit
+    working = model.expert.working_response(batch)
+    response = batch.sum_units(working.reshape(len(working), -1)) / per_unit
     features = _standardized(features, batch.weight)
     response = _standardized(response, batch.weight)
     if response.size:
@@ -131,6 +132,25 @@ def _cloud(model: Model, batch: Batch) -> tuple[Array, Array]:
         order = np.argsort(-np.abs(correlation), kind="stable")
         features = features[:, order] * np.where(correlation[order] < 0.0, -1.0, 1.0)
     return features, response
+
+
+def _line(residual: Array, weight: Array, rng: np.random.Generator) -> Array:
+    """Residuals (u, 1) of one response, or of several (u, 1, m) along a random direction.
+
+    The direction is drawn from a normal distribution with the residuals' correlations, so that it
+    is likely to be near the first principal ones.
+    """
+    if residual.ndim == 2:
+        return residual
+    values = _standardized(residual[:, 0], weight)
+    if not values.size:
+        return residual[:, 0, :1]
+    spread, axes = np.linalg.eigh((values * weight[:, None]).T @ values / weight.sum())
+    # The symmetric root does not hang on the signs of the eigenvectors, which rounding decides.
+    drawn = axes.T @ rng.standard_normal(len(spread))
+    direction = axes @ (np.sqrt(np.maximum(spread, 0.0)) * drawn)
+    line: Array = (values @ direction)[:, None]
+    return line
 
 
 def _canonical_order(cloud: Array, rng: np.random.Generator) -> Array:
@@ -204,7 +224,7 @@ def _residual(model: Model, batch: Batch, n_experts: int, rng: np.random.Generat
     """Weighted quantiles of the residuals of a single expert, tilted along a direction of x."""
     single = theta_from_responsibilities(model, batch, np.ones((batch.n_units, 1)), rng)
     residual = batch.sum_units(model.expert.residual(single.expert, batch))
-    values = _standardized(residual, batch.weight)
+    values = _standardized(_line(residual, batch.weight, rng), batch.weight)
     features, _ = _cloud(model, batch)
     tilt = features @ rng.standard_normal(features.shape[1])
     tilt *= rng.uniform(0.0, 1.0) / max(np.sqrt(features.shape[1]), 1.0)
@@ -312,6 +332,7 @@ def split_rows(
     weighted = resp * batch.weight[:, None]
     mass = weighted.sum(axis=0)
     residual = batch.sum_units(model.expert.residual(theta.expert, batch)[:, [worst]])
+    residual = _line(residual, weighted[:, worst], rng)
     residual = residual / np.sqrt(weighted[:, worst] @ residual**2 / mass[worst] + 1e-300)
     features, _ = _cloud(model, batch)
     direction = rng.standard_normal(features.shape[1])

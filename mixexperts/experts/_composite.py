@@ -19,6 +19,7 @@ from mixexperts.experts._members import (
     best_places,
     joint_derivatives,
     log_prob_of,
+    regresses,
     take_rows,
 )
 from mixexperts.experts.base import Derivatives, Expert
@@ -40,13 +41,14 @@ class Composite(Expert):
 
     def _settle(self, families: tuple[Expert, ...]) -> None:
         """Derive from the families what other families have as attributes of the class."""
-        using = [family for family in families if family.uses_features]
+        using = [family for family in families if regresses(family)]
         atomic = any(f.discrete or f.has_atoms for f in families)
         discrete = all(f.discrete for f in families)
         settled = {
             "discrete": discrete,
             "has_atoms": atomic and not discrete,
             "affine_response": not atomic and all(f.affine_response for f in families),
+            "partial": any(f.partial for f in families),
             "has_derivatives": all(f.has_derivatives for f in families),
             "uses_features": bool(using),
             "fit_intercept": using[0].fit_intercept if using else False,
@@ -69,7 +71,7 @@ class Composite(Expert):
     def _own(self, params: Params, k: int) -> dict[str, Array]:
         family = self.families[k]
         own = {name: params[name][k : k + 1] for name in family.param_names}
-        if "coef" in own and not family.uses_features:
+        if "coef" in own and not regresses(family):
             own["coef"] = own["coef"][:, :0]
         return own
 
@@ -99,7 +101,7 @@ class Composite(Expert):
         if allowed is not None and y.ndim == 1:
             y = np.where(allowed, y, getattr(family, "inner", 0.0))
         designs = dict(batch.designs)
-        if not family.uses_features:
+        if not regresses(family):
             designs["mean"] = batch.X[:, :0]
         return replace(batch, y=y, offset=offset, designs=designs)
 
@@ -178,6 +180,9 @@ class Composite(Expert):
             for k in range(n_experts)
         ]
         return {**params, **self._join(parts, p)}
+
+    def update_rises(self) -> bool:
+        return all(family.update_rises() for family in self.families)
 
     def init_params(self, batch: Batch, resp: Array, rng: np.random.Generator) -> Params:
         """Each expert's own start, on the rows that it can have produced."""
@@ -355,11 +360,11 @@ class Composite(Expert):
         }
         for k in range(n_experts):
             family, unit = self.families[k], self._unit(params, k)
-            columns = design if family.uses_features else NO_COLUMNS
+            columns = design if regresses(family) else NO_COLUMNS
             common = (loc, scale) if self.affine_response else unit
             own = family.raw(self._own(params, k), columns, *common)
             for name, value in own.items():
-                if name in ("coef", "intercept") and not family.uses_features:
+                if name in ("coef", "intercept") and not regresses(family):
                     continue
                 if name not in joined:
                     joined[name] = np.full((n_experts, *value.shape[1:]), np.nan)
@@ -375,7 +380,7 @@ class Composite(Expert):
             family = self.families[k]
             own = {name: raw[name][k : k + 1] for name in ("intercept", *family.param_names)}
             columns, unit = design, (loc, scale)
-            if not family.uses_features:
+            if not regresses(family):
                 columns = NO_COLUMNS
                 own |= {"intercept": np.zeros(1), "coef": np.empty((1, 0))}
             if not self.affine_response:

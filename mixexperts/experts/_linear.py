@@ -42,6 +42,9 @@ class Shape:
         The value is in units of the response: it is multiplied when the response is.
     boundary : bool
         At ``lower`` the density is a spike, and the fit degenerate.
+    held : bool
+        Starts keep the value of :meth:`LinearExpert.start_shapes`: the few rows of an expert at
+        its start tell too little of it.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Shape:
     origin: float = 0.0
     follows_scale: bool = False
     boundary: bool = False
+    held: bool = False
 
     def free(self, value: Array) -> Array:
         """The unconstrained parameter t."""
@@ -314,6 +318,7 @@ class LinearExpert(Expert):
             moved = {
                 shape.name: self.update_shape(shape, params, stats)
                 for _, shape in self.free_shapes()
+                if not shape.held
             }
             params = {**params, **moved, "coef": pooled + away}
         return params
@@ -322,9 +327,11 @@ class LinearExpert(Expert):
         found = self.start_shapes(self.columns_first(batch.y), self.eta(params, batch), weight)
         values = {}
         for shape in self.shapes:
-            value = np.asarray(found.get(shape.name, np.nan), dtype=np.float64)
             if self.is_fixed(shape):
-                value = np.asarray(getattr(self, shape.name), dtype=np.float64)
+                fixed = float(getattr(self, shape.name))
+                values[shape.name] = np.full(weight.shape[1], fixed)
+                continue
+            value = np.asarray(found.get(shape.name, np.nan), dtype=np.float64)
             value = np.broadcast_to(value, (weight.shape[1],))
             if self.is_shared(shape):
                 value = np.full_like(value, value.mean())

@@ -47,6 +47,11 @@ class Member:
     allowed: Array | None
 
 
+def regresses(family: Expert) -> bool:
+    """Whether a family has coefficients of the features."""
+    return family.uses_features and "coef" in family.param_names
+
+
 def log_prob_of(m: Member) -> Array:
     """Log density (n, 1) of the response as given; -inf where it is impossible."""
     log_prob = m.family.log_prob(m.params, m.batch) - np.log(m.scale)

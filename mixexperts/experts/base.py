@@ -93,6 +93,10 @@ class Expert(ABC):
     support: ClassVar[tuple[float, float]] = (-math.inf, math.inf)
     #: Numbers of columns that the response may have.
     response_columns: ClassVar[tuple[int, ...]] = (1,)
+    #: There are d responses, one per column of y: means are (n, K, d), offsets (n,) or (n, d).
+    multivariate: ClassVar[bool] = False
+    #: Missing responses, NaN in y, are left to the likelihood.
+    allows_missing: ClassVar[bool] = False
 
     #: Elementwise part in the fused kernels; None: passes run on the methods below.
     fused_code: ClassVar[int | None] = None
@@ -110,6 +114,9 @@ class Expert(ABC):
     makes_designs: ClassVar[bool] = False
     #: How the mean (of one trial) hangs on the predictor, where no field ``link`` says it.
     mean_link: ClassVar[str | None] = None
+    #: Whether a response that :meth:`check_response` lets pass may still have density zero, under
+    #: parameters that the data set; another expert of the mixture must then explain it.
+    partial: ClassVar[bool] = False
 
     #: Experts look at features; a family that does not says so.
     uses_features: ClassVar[bool] = True
@@ -162,6 +169,50 @@ class Expert(ABC):
     def designs_of(self, X: Array, loc: float, scale: float) -> dict[str, Array]:
         """Designs of the family's own, from the user's features (n, d), if it makes any."""
         return {}
+
+    # --- responses of several columns --------------------------------------------------------
+
+    def for_response(self, n_columns: int) -> Expert:
+        """The family for a response of so many columns: itself, if it has no other for them."""
+        return self
+
+    def takes_columns(self, n_columns: int) -> bool:
+        """Whether the response may have so many columns."""
+        return n_columns in self.response_columns
+
+    def affine_columns(self, n_columns: int) -> Array:
+        """Which columns of y may be shifted and scaled to a common scale, (n_columns,) bool."""
+        return np.full(n_columns, self.affine_response)
+
+    def correlates(self) -> bool:
+        """Whether responses may be correlated given the features and the expert."""
+        return False
+
+    def discrete_columns(self, n_columns: int) -> Array:
+        """Which columns of y take integers only, (n_columns,) bool."""
+        return np.full(n_columns, self.discrete)
+
+    def raw_template(self, n_experts: int, n_terms: int, n_columns: int) -> dict[str, Array]:
+        """Parameters like those of :meth:`raw`: their shapes, and NaN where there is none."""
+        template = {name: np.ones(n_experts) for name in ("intercept", *self.param_names)}
+        return template | {"coef": np.zeros((n_experts, n_terms))}
+
+    def table_rows(
+        self, raw: Mapping[str, Array], responses: tuple[str, ...]
+    ) -> dict[tuple[str, ...], Array]:
+        """Rows (K,) of the table of a multivariate fit that are no coefficients.
+
+        Their names hold those of the responses that they are about.
+        """
+        return {}
+
+    def covariance_within(self, params: Params, batch: Batch) -> Array:
+        """Covariances (n, K, d, d) of the responses under each expert of a multivariate family."""
+        raise self._lacks("covariance_within")
+
+    def marginal(self, params: Params, response: int) -> tuple[Expert, Params]:
+        """Family and parameters of one of the responses of a multivariate family."""
+        raise self._lacks("marginal")
 
     # --- what EM needs -----------------------------------------------------------------
 
@@ -218,6 +269,13 @@ class Expert(ABC):
     def stepped(self, params: Params, stats: Stats, step: Array) -> Params:
         """New parameters whose coefficients have taken a step (K, p)."""
         raise self._lacks("stepped")
+
+    def update_rises(self) -> bool:
+        """Whether :meth:`update` never lowers the expected log-likelihood by itself.
+
+        Where it does not, it is a direction of ascent, and the engine halves steps that fall.
+        """
+        return True
 
     def fused_response(self, y: Array) -> tuple[Array, Array]:
         """Response (n,) and, of binomial families, numbers of trials (n,), else (0,)."""

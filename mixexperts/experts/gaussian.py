@@ -36,6 +36,10 @@ class Gaussian(Expert):
         Smallest scale, as a fraction of the standard deviation of y. With free scales the
         likelihood has no maximum: an expert on as few rows as it has coefficients can shrink
         its scale for ever. A fit with a scale at the floor is flagged ``degenerate``.
+    covariance : {"full", "diag", "tied"}, default="full"
+        Covariances of the responses, where there are several: those of
+        :class:`MultivariateGaussian`, which then takes over (``shared_scale=True`` asks for
+        ``"tied"``). One response has none.
 
     References
     ----------
@@ -47,6 +51,7 @@ class Gaussian(Expert):
     shared_scale: bool = False
     fit_intercept: bool = True
     scale_floor: float = 1e-6
+    covariance: str = "full"
 
     name: ClassVar[str] = "gaussian"
     param_names: ClassVar[tuple[str, ...]] = ("coef", "scale")
@@ -58,6 +63,27 @@ class Gaussian(Expert):
         self.check_terms()
         if not 0.0 < self.scale_floor < 1.0:
             raise ValueError(f"scale_floor must lie in (0, 1), got {self.scale_floor!r}")
+        if self.covariance not in ("full", "diag", "tied"):
+            raise ValueError(
+                f"covariance={self.covariance!r} is not known; known: 'full', 'diag', 'tied'"
+            )
+        if self.shared_scale and self.covariance == "diag":
+            raise ValueError(
+                "covariance='diag' with shared_scale=True is not offered; choose one of the two"
+            )
+
+    def for_response(self, n_columns: int) -> Expert:
+        """Itself for one response, :class:`MultivariateGaussian` for several."""
+        if n_columns < 2:
+            return self
+        from mixexperts.experts.multivariate import MultivariateGaussian
+
+        return MultivariateGaussian(
+            covariance="tied" if self.shared_scale else self.covariance,  # type: ignore[arg-type]
+            degree=self.degree,
+            fit_intercept=self.fit_intercept,
+            covariance_floor=max(self.scale_floor**2, 1e-14),
+        )
 
     def check_response(self, y: Array) -> None:
         """Any finite real response will do; NaN and infinities are refused."""

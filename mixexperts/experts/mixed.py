@@ -7,8 +7,10 @@ from typing import Any, ClassVar
 
 from mixexperts._registry import resolve
 from mixexperts.experts._composite import Composite
+from mixexperts.experts._members import regresses
 from mixexperts.experts.base import Expert
 from mixexperts.experts.gaussian import Gaussian
+from mixexperts.experts.student import StudentT
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,11 @@ class Mixed(Composite):
         for k, one in enumerate(experts):
             if isinstance(one, Composite):
                 raise TypeError(f"experts[{k}] is itself put together; list its families instead")
+            if one.multivariate:
+                raise ValueError(
+                    f"experts[{k}] ({one.name}) has several responses, but Mixed has one; for "
+                    "responses of different kinds use Joint"
+                )
             shared = [f.name for f in _switches(one) if getattr(one, f.name) is True]
             if shared:
                 raise ValueError(
@@ -65,7 +72,7 @@ class Mixed(Composite):
             listed = ", ".join(f"{e.name} takes {e.response_columns}" for e in experts)
             raise ValueError(f"the experts take responses of different columns: {listed}")
         object.__setattr__(self, "response_columns", tuple(sorted(columns)))
-        using = [one for one in experts if one.uses_features]
+        using = [one for one in experts if regresses(one)]
         for what in ("degree", "fit_intercept"):
             values = {getattr(one, what) for one in using}
             if len(values) > 1:
@@ -82,8 +89,8 @@ class Mixed(Composite):
 
     @classmethod
     def example(cls, n_experts: int) -> Mixed:
-        """Two kinds of Gaussian experts in turn."""
-        known = (Gaussian(), Gaussian(scale_floor=1e-5))
+        """Gaussian and t experts in turn."""
+        known = (Gaussian(), StudentT(df=4.0))
         return cls(tuple(known[k % 2] for k in range(n_experts)))
 
     def family_name(self) -> str:
@@ -93,8 +100,7 @@ class Mixed(Composite):
         return replace(
             self,
             experts=tuple(
-                one.with_intercept(fit_intercept) if one.uses_features else one
-                for one in self.experts
+                one.with_intercept(fit_intercept) if regresses(one) else one for one in self.experts
             ),
         )
 

@@ -29,7 +29,7 @@ _START_STEPS = 4
 _TRAITS = (
     "affine_response", "discrete", "has_atoms", "support", "response_columns", "fused_code",
     "has_row_terms", "has_derivatives", "uses_features", "fit_intercept", "degree", "param_names",
-    "mean_link",
+    "mean_link", "partial",
 )  # fmt: skip
 
 
@@ -340,6 +340,7 @@ class Tied(Expert):
     term_coef = _inner("term_coef")
     row_terms = _inner("row_terms")
     term_stats = _inner("term_stats")
+    update_rises = _inner("update_rises")
     at_boundary = _inner("at_boundary")
     boundary_reason = _inner("boundary_reason")
     penalized = _inner("penalized")

@@ -274,7 +274,10 @@ def _ascending(curvature: Array, information: Array) -> Array:
     by size, and none falls below a share of the information along its direction.
     """
     size = np.sqrt(np.maximum(np.diagonal(information), 0.0))
-    size = np.where(size > 1e-8 * size.max(initial=0.0), size, max(size.max(initial=0.0), 1e-300))
+    largest = size.max(initial=0.0)
+    if not largest > 1e-100:  # no information at all: no step
+        return np.zeros_like(information)
+    size = np.where(size > 1e-8 * largest, size, largest)
     scale = np.outer(size, size)
     values, vectors = np.linalg.eigh(curvature / scale)
     floor = np.einsum("ij,ij->j", vectors, (information / scale) @ vectors)

@@ -57,9 +57,9 @@ class Softmax(LinearGate):
         it, and keeps it in [0.001, 1000].
     activation : str or None, default=None
         The function phi: ``"identity"`` (as None), ``"sigmoid"``, ``"tanh"``, ``"softplus"``,
-        ``"silu"``, ``"gelu"``, ``"relu"`` or ``"leaky_relu"``, less phi(0), so that the reference has logit zero. It acts around the
-        origin of the features as they are given (centre them first), and ``a`` has no
-        intercept inside of it.
+        ``"silu"``, ``"gelu"``, ``"relu"`` or ``"leaky_relu"``, less phi(0), so that
+        the reference has logit zero. It acts around the origin of the features as they are given
+        (centre them first), and ``a`` has no intercept inside of it.
     transform : {"tanh", "sigmoid", "sin", "cos"} or None, default=None
         The function M, of each feature standardised by its weighted mean and standard deviation:
         the modified softmax gate. ``gate_coef_`` is then per unit of M.

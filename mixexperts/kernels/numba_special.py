@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from typing import Any
 
+import numpy as np
 from numba import njit
 
-from mixexperts.kernels._numba_math import EXACT, log
+from mixexperts.kernels._numba_math import EXACT, exp, log
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2.0 * math.pi)
+_ROOT_HALF = math.sqrt(0.5)
+_INVERSE_ROOT_TWO_PI = 1.0 / math.sqrt(2.0 * math.pi)
 
 
 @njit(cache=True, nogil=True, fastmath=EXACT, error_model="numpy")
@@ -58,3 +63,47 @@ def gamma_rows(x, log_gamma, psi, psi1):
         ) - (0.0 if large else log_product)
         psi[i] = log_shifted - 0.5 * inverse - sum_psi * square - (0.0 if large else ratio)
         psi1[i] = inverse + 0.5 * square + sum_psi1 * square * inverse + (0.0 if large else rest)
+
+
+_PANELS, _DEGREE = 64, 9
+
+
+@functools.cache
+def _scaled_erfc() -> Any:
+    """Coefficients (panels, degree + 1) of ``erfcx(x) / t`` in ``t = 4 / (4 + x)``."""
+    from scipy.special import erfcx
+
+    from mixexperts.kernels.numba_student import polynomial_nodes
+
+    nodes, matrix = polynomial_nodes(_DEGREE)
+    t = (np.arange(_PANELS)[:, None] + 0.5 * (nodes + 1.0)) / _PANELS
+    return np.ascontiguousarray((erfcx(4.0 / t - 4.0) / t) @ matrix.T)
+
+
+@njit(cache=True, nogil=True, fastmath=EXACT, error_model="numpy")
+def _normal_rows(table, x, log_cdf, ratio):
+    last, degree = table.shape[0] - 1, table.shape[1] - 1
+    for i in range(len(x)):
+        size = abs(x[i])
+        t = 4.0 / (4.0 + size * _ROOT_HALF)
+        place = t * (last + 1)
+        panel = min(int(place), last)
+        v = 2.0 * (place - panel) - 1.0
+        scaled = table[panel, degree]
+        for j in range(degree - 1, -1, -1):
+            scaled = scaled * v + table[panel, j]
+        scaled *= t
+        half = 0.5 * size * size
+        if x[i] > 0.0:
+            bell = exp(-half)
+            inside = 1.0 - 0.5 * bell * scaled
+            log_cdf[i] = log(inside)
+            ratio[i] = _INVERSE_ROOT_TWO_PI * bell / inside
+        else:
+            log_cdf[i] = log(0.5 * scaled) - half
+            ratio[i] = 2.0 * _INVERSE_ROOT_TWO_PI / scaled
+
+
+def normal_rows() -> Any:
+    """Log of the normal distribution function and density over it: see ``kernels.special``."""
+    return functools.partial(_normal_rows, _scaled_erfc())

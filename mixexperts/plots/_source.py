@@ -30,7 +30,7 @@ class Source:
         Complete rows of the variables: features of an estimator, raw columns of results.
     X : array-like of shape (n, n_columns)
         These rows as the estimator takes them.
-    y : ndarray of shape (n,) or (n, 2), or None
+    y : ndarray of shape (n,) or (n, d), or None
         Response as the formula states it.
     offset : ndarray of shape (n,) or None
         Known part of the mean; None where the model has none.
@@ -38,6 +38,8 @@ class Source:
         What predictions depend on, and what the gate's part depends on, in order of mention.
     response : str
         Name of the response.
+    which : int or None
+        Number of the response to draw, of several.
     extra : mapping
         What responsibilities take beside: groups of the rows, evidence about their experts.
     """
@@ -51,6 +53,7 @@ class Source:
     variables: tuple[str, ...]
     gate_variables: tuple[str, ...]
     response: str
+    which: int | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -59,6 +62,8 @@ class Source:
         y = np.asarray(self.y, dtype=float)
         if y.ndim == 1:
             return y
+        if self.which is not None:
+            return np.asarray(y[:, self.which])
         trials = y.sum(axis=1)
         share: Array = np.where(trials > 0.0, y[:, 0] / np.maximum(trials, 1.0), np.nan)
         return share
@@ -182,8 +187,12 @@ def source(
     offset: Any = None,
     groups: Any = None,
     response: bool = False,
+    which: Any = None,
+    drawn: bool = False,
 ) -> Source:
     """Read a model and its rows; with ``response`` also y.
+
+    ``which`` names one of several responses; where one is ``drawn`` it must.
 
     Raises
     ------
@@ -195,11 +204,39 @@ def source(
     if hasattr(model, "spec") and hasattr(model, "estimator"):
         if X is not None or y is not None:
             raise ValueError("X and y go with an estimator; results take data=, a data frame")
-        return _from_results(model, data, offset, groups, response)
-    fitted(model)
-    if data is not None:
-        raise ValueError("data= goes with results of a formula; an estimator takes X and y")
-    return replace(_from_estimator(model, X, y, offset, response), extra={"groups": groups})
+        found = _from_results(model, data, offset, groups, response)
+        names = model.spec.y_names
+    else:
+        fitted(model)
+        if data is not None:
+            raise ValueError("data= goes with results of a formula; an estimator takes X and y")
+        found = _from_estimator(model, X, y, offset, response)
+        found = replace(found, extra={"groups": groups})
+        names = tuple(str(name) for name in getattr(y, "columns", ()))
+    if not found.estimator.model_.expert.multivariate:
+        if which is not None:
+            raise ValueError(f"response={which!r} is for models of several responses; leave it out")
+        return found
+    names = names or tuple(f"y{j}" for j in range(found.estimator.frame_.n_columns))
+    if which is None:
+        if drawn:
+            raise ValueError(
+                f"the model has several responses, {listing(names)}; name the one to draw, such as "
+                f"response={names[0]!r}"
+            )
+        return found
+    j = _number_of(which, names)
+    return replace(found, which=j, response=names[j])
+
+
+def _number_of(which: Any, names: tuple[str, ...]) -> int:
+    """A response by name or number."""
+    is_number = isinstance(which, int | np.integer) and not isinstance(which, bool)
+    if is_number and -len(names) <= which < len(names):
+        return int(which) % len(names)
+    if which not in names:
+        raise ValueError(f"response={which!r} is not a response; available: {listing(names)}")
+    return names.index(which)
 
 
 def fitted(model: Any) -> Any:
@@ -223,7 +260,8 @@ def _from_results(results: Any, data: Any, offset: Any, groups: Any, response: b
     rows = results.design(data, response=response, offset=offset, groups=groups, missing="drop")
     frame = results.data if data is None else data
     spec = results.spec
-    two = response and np.ndim(rows.y) == 2
+    several = fitted(results).model_.expert.multivariate
+    two = response and np.ndim(rows.y) == 2 and not several
     text = f"{spec.formula.partition('~')[2]} {spec.gate}"
     variables = _in_order(spec.variables, text, frame.columns)
     return Source(
@@ -293,7 +331,8 @@ def _from_estimator(estimator: Any, X: Any, y: Any, offset: Any, response: bool)
 
 
 def _response(estimator: Any, y: Any, n: int) -> Array:
-    if np.shape(y) == (n, 2) and 2 in estimator.model_.expert.response_columns:
+    expert = estimator.model_.expert
+    if len(np.shape(y)) == 2 and len(y) == n and expert.takes_columns(np.shape(y)[1]):
         return np.asarray(y, dtype=float)
     return _column(y, n, "y")
 

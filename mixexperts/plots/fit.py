@@ -48,6 +48,7 @@ def plot_fit(
     groups: Any = None,
     data: Any = None,
     max_points: int = 20_000,
+    response: Any = None,
     ax: Axes | None = None,
 ) -> Axes:
     """Draw the data, the experts, the mixture's mean and its predictive band.
@@ -82,6 +83,9 @@ def plot_fit(
         With results, data in place of those of the fit.
     max_points : int, default=20000
         Of more rows a random part of this size is drawn.
+    response : str or int, optional
+        Of several responses the one to draw: its name or number. Names are those of the formula
+        or of the columns of y, else ``y0``, ``y1``, ...
     ax : matplotlib Axes, optional
         By default those of a new figure.
 
@@ -104,7 +108,17 @@ def plot_fit(
     >>> ax.get_xlabel(), ax.get_ylabel()
     ('stretchratio', 'tuned')
     """
-    src = source(model, X, y, data=data, offset=offset, groups=groups, response=True)
+    src = source(
+        model,
+        X,
+        y,
+        data=data,
+        offset=offset,
+        groups=groups,
+        response=True,
+        which=response,
+        drawn=True,
+    )
     curves = fit_table(src, feature, at, interval, n_grid)
     points = points_table(src, feature, at)
     if len(points) > max_points:

@@ -23,6 +23,7 @@ def fit_frame(
     n_grid: int = 200,
     offset: Any = None,
     data: Any = None,
+    response: Any = None,
 ) -> pd.DataFrame:
     """Fitted means, mixing weights and predictive interval along one variable.
 
@@ -47,6 +48,9 @@ def fit_frame(
         Offset of the rows, held at its median; results know theirs if it is a column.
     data : DataFrame, optional
         With results, rows in place of those of the fit.
+    response : str or int, optional
+        Of several responses the one to draw: its name or number. Names are those of the formula
+        or of the columns of y, else ``y0``, ``y1``, ...
 
     Returns
     -------
@@ -60,7 +64,8 @@ def fit_frame(
     ValueError, TypeError
         If an argument cannot be used; the message names it.
     """
-    return fit_table(source(model, X, data=data, offset=offset), feature, at, interval, n_grid)
+    src = source(model, X, data=data, offset=offset, which=response, drawn=True)
+    return fit_table(src, feature, at, interval, n_grid)
 
 
 def fit_table(
@@ -76,9 +81,12 @@ def fit_table(
     held = src.held(name, at)
     X, offset = src.grid(name, values, held)
     predictive = src.estimator.predictive(X, offset=offset)
+    if src.which is not None:
+        predictive = predictive.marginal(src.which)
     lower = upper = np.full(len(values), np.nan)
     # The interval of a single trial says nothing that the probability does not.
-    if interval is not None and max(src.estimator.model_.expert.response_columns) == 1:
+    columns = src.estimator.model_.expert.response_columns
+    if interval is not None and (src.which is not None or max(columns) == 1):
         lower, upper = predictive.interval(interval)
     mixture = pd.DataFrame(
         {
@@ -91,6 +99,7 @@ def fit_table(
         }
     )
     means = src.estimator.predict_experts(X, offset=offset)
+    means = means if src.which is None else means[:, :, src.which]
     weights = src.estimator.gate_proba(X)
     parts = [
         mixture.assign(
@@ -113,6 +122,7 @@ def points_frame(
     offset: Any = None,
     groups: Any = None,
     data: Any = None,
+    response: Any = None,
 ) -> pd.DataFrame:
     """Data with responsibilities, as :func:`plot_fit` draws them.
 
@@ -122,7 +132,7 @@ def points_frame(
         As in :func:`fit_frame`.
     y : array-like of shape (n,), optional
         Response; needed with an estimator.
-    feature, at, offset
+    feature, at, offset, response
         As in :func:`fit_frame`.
     groups : array-like of shape (n,), optional
         Groups of the rows; needed with an estimator that was fitted with groups.
@@ -141,7 +151,17 @@ def points_frame(
     ValueError, TypeError
         If an argument cannot be used; the message names it.
     """
-    src = source(model, X, y, data=data, offset=offset, groups=groups, response=True)
+    src = source(
+        model,
+        X,
+        y,
+        data=data,
+        offset=offset,
+        groups=groups,
+        response=True,
+        which=response,
+        drawn=True,
+    )
     return points_table(src, feature, at)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mixexperts._batch import Array, TreeSum
-from mixexperts._moments import Moments
+from mixexperts._moments import Moments, ObservedMoments
 from mixexperts.errors import InvalidResponseError
 from mixexperts.sources.base import Block, Source
 
@@ -90,9 +90,9 @@ class Summary:
     n_given, n_rows : int
         Rows of the source, and those of positive weight.
     features, response : Moments
-        Moments of X, and of y less its offset.
-    lowest, highest : float
-        Range of y less its offset.
+        Moments of X, and of y less its offset (ObservedMoments of several responses).
+    lowest, highest : float, or ndarray of shape (d,)
+        Range of y less its offset; of each of several responses, NaN without a value.
     sample : Block
         Rows to make starts from, with weights that stand for all rows.
     sample_rows : ndarray of int
@@ -104,9 +104,9 @@ class Summary:
     n_given: int
     n_rows: int
     features: Moments
-    response: Moments
-    lowest: float
-    highest: float
+    response: Moments | ObservedMoments
+    lowest: Any
+    highest: Any
     sample: Block
     sample_rows: Array
     digest: str
@@ -130,6 +130,9 @@ class Scan:
         Of the sample.
     digest : bool, default=False
         Whether to make a digest of the data.
+    is_several : callable, optional
+        Called with the number of columns of y: whether these are so many responses, of which
+        some may be missing (NaN).
     """
 
     def __init__(
@@ -139,14 +142,17 @@ class Scan:
         sample_size: int,
         seed: int,
         digest: bool = False,
+        is_several: Callable[[int], bool] = lambda columns: False,
     ) -> None:
+        self._is_several = is_several
         self._source = source
         self._check_response = check_response
         self._sample = PrioritySample(sample_size, seed)
         self._digest = hashlib.sha256() if digest else None
         self._features: TreeSum[Moments] = TreeSum(Moments.merged)
-        self._response: TreeSum[Moments] = TreeSum(Moments.merged)
-        self._lowest, self._highest = np.inf, -np.inf
+        self._response: TreeSum[Any] = TreeSum(lambda left, right: left.merged(right))
+        self._lowest: Any = np.inf
+        self._highest: Any = -np.inf
         self._n_given = 0
 
     def inspect(self, block: Block, first_row: int) -> None:
@@ -162,7 +168,8 @@ class Scan:
         _finite(block.X, names or [f"x{j}" for j in range(block.X.shape[1])], "X", first_row)
         y = block.y if block.y.ndim == 2 else block.y[:, None]
         named = self._source.response_names
-        _finite(y, named if len(named) == y.shape[1] else ["y"] * y.shape[1], "y", first_row)
+        known = np.nan_to_num(y, nan=0.0) if self._several(block.y) else y
+        _finite(known, named if len(named) == y.shape[1] else ["y"] * y.shape[1], "y", first_row)
         if block.offset is not None:
             _finite(block.offset[:, None], ["offset"], "offset", first_row)
         rows = np.arange(first_row, first_row + block.n_rows)
@@ -174,6 +181,9 @@ class Scan:
         weight = np.ones(block.n_rows) if block.weight is None else block.weight
         self._refuse_response(block.y, rows)
         self._sample.add(weight, block.X, block.y, block.offset, rows)
+
+    def _several(self, y: Array) -> bool:
+        return y.ndim == 2 and self._is_several(y.shape[1])
 
     def _refuse_response(self, y: Array, rows: Array) -> None:
         """Let the family check y; find the row that it refuses."""
@@ -205,10 +215,15 @@ class Scan:
         response = chunk.y.astype(np.float64).reshape(chunk.n_rows, -1)
         if chunk.offset is not None:
             response = response - chunk.offset[:, None]
-        self._lowest = min(self._lowest, float(response.min()))
-        self._highest = max(self._highest, float(response.max()))
         self._features.add(Moments.of(chunk.X, chunk.weight))
-        self._response.add(Moments.of(response, chunk.weight))
+        if self._several(chunk.y):
+            self._lowest = np.fmin(self._lowest, np.fmin.reduce(response, axis=0))
+            self._highest = np.fmax(self._highest, np.fmax.reduce(response, axis=0))
+            self._response.add(ObservedMoments.of(response, chunk.weight))
+        else:
+            self._lowest = min(self._lowest, float(response.min()))
+            self._highest = max(self._highest, float(response.max()))
+            self._response.add(Moments.of(response, chunk.weight))
         if self._digest is not None:
             for part in chunk:
                 if part is not None:
@@ -225,7 +240,7 @@ class Scan:
         """
         if not self._n_given:
             raise ValueError("the source is empty; give at least one row")
-        if not np.isfinite(self._highest):
+        if not np.isfinite(self._highest).any():
             raise ValueError(
                 "sample_weight is zero in every row of the source; give at least one positive "
                 "weight"

@@ -120,6 +120,10 @@ def _responses(rng, n):
     yield rng.gamma(2.0, size=n)
     yield rng.poisson(3.0, size=n).astype(float)
     yield rng.beta(2.0, 2.0, size=n)
+    pair = rng.standard_normal((n, 2))
+    pair[:, 1] += 0.7 * pair[:, 0]
+    yield pair
+    yield np.column_stack([rng.standard_normal(n), rng.poisson(3.0, size=n)])
     yield np.column_stack([rng.integers(0, 6, size=n), rng.integers(0, 6, size=n)]).astype(float)
     yield rng.integers(0, 2, size=n).astype(float)
 
@@ -154,8 +158,12 @@ def make_batch(expert, gate, kind, rng, n_units=N_UNITS, n_experts=N_EXPERTS):
     features = gate.uses_features
     design = _design(rng, n, expert.fit_intercept) if expert.uses_features else np.empty((n, 0))
     own = expert.designs_of(rng.standard_normal((n, 2)), 0.0, 1.0)
+    y = _accepted(expert, rng, n)
+    if every and expert.allows_missing:
+        y[1::9, 0] = y[3::7, -1] = np.nan
+        y[np.isnan(y).all(axis=1)] = 1.0
     return Batch(
-        y=_accepted(expert, rng, n),
+        y=y,
         designs={"mean": design, **own},
         Z=_design(rng, n_units, gate.fit_intercept) if features else np.empty((n_units, 0)),
         weight=weight,
@@ -192,8 +200,8 @@ def _with_response(model, theta, batch, label, rng):
 
 def make_theta(model, batch, rng, n_experts=N_EXPERTS, jitter=0.3):
     """Parameters in general position: fitted to thirds of the response, then moved."""
-    y = batch.y if batch.y.ndim == 1 else model.expert.working_response(batch)
-    level = batch.sum_units(y[:, None])[:, 0]
+    y = batch.y if batch.y.ndim == 1 else model.expert.working_response(batch)  # (n,) or (n, d)
+    level = batch.sum_units(y.reshape(len(y), -1))[:, 0]
     rank = np.argsort(np.argsort(level + 1e-6 * rng.standard_normal(batch.n_units)))
     hard = np.eye(n_experts)[rank * n_experts // batch.n_units]
     resp = 0.9 * hard + 0.1 / n_experts

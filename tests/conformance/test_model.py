@@ -13,9 +13,10 @@ from mixexperts.em import Monitor, fit_em
 from mixexperts.em.engine import em_pass
 from mixexperts.penalties import Ridge
 
-# Fourth-order central differences with h = 1e-3: truncation h^4 times fifth derivatives (below
-# 1e4 here) stays under 1e-8, rounding eps * |f| / h under 1e-10.
-STEP = 1e-3
+# Fourth-order central differences with h = 2e-5: truncation h^4 times fifth derivatives is below
+# 1e-9 even for densities that bend within a hundredth of their scale; rounding eps * |f| / h under
+# 1e-8, and kinks of second derivatives are seldom met.
+STEP = 2e-5
 GRADIENT_TOL = 1e-6
 # Steps that hardly ever meet a jump or a kink; rounding stays under 1e-8.
 SHORT_STEP = 1e-5
@@ -54,13 +55,19 @@ def assert_stats_equal(left, right):
         assert_allclose(left[name], right[name], rtol=0, atol=SUM_TOL * scale, err_msg=name)
 
 
+def assert_gradient(model, theta, batch, numeric):
+    stats = em_pass(model, theta, batch)
+    rounding = 16.0 * np.finfo(float).eps * abs(stats["log_likelihood"]) / STEP
+    allowed = GRADIENT_TOL * np.abs(numeric).max(initial=0.0) + rounding
+    assert_allclose(model.score(theta, stats), numeric, rtol=GRADIENT_TOL, atol=allowed)
+
+
 def test_score_is_the_gradient_of_the_log_likelihood(gate, expert, kind, case):
     model, theta, batch = case(gate, expert, kind)
     numeric = numeric_gradient(
         lambda v: objective(model, model.unpack(v, theta), batch), model.pack(theta), step_of(model)
     )
-    score = model.score(theta, em_pass(model, theta, batch))
-    assert_allclose(score, numeric, rtol=GRADIENT_TOL, atol=GRADIENT_TOL * np.abs(numeric).max())
+    assert_gradient(model, theta, batch, numeric)
 
 
 def test_score_holds_the_pull_of_the_penalties(gate, expert, case):
@@ -71,8 +78,7 @@ def test_score_holds_the_pull_of_the_penalties(gate, expert, case):
     numeric = numeric_gradient(
         lambda v: objective(model, model.unpack(v, theta), batch), model.pack(theta), step_of(model)
     )
-    score = model.score(theta, em_pass(model, theta, batch))
-    assert_allclose(score, numeric, rtol=GRADIENT_TOL, atol=GRADIENT_TOL * np.abs(numeric).max())
+    assert_gradient(model, theta, batch, numeric)
 
 
 def test_parts_add_up_to_the_whole(gate, expert, kind, case):
@@ -122,6 +128,8 @@ def test_one_update_ascends(gate, expert, kind, case):
     stats = em_pass(model, theta, batch)
     here = model.pack(theta)
     step = model.pack(model.map_step(theta, stats)) - here
+    if np.abs(model.score(theta, stats)).max(initial=0.0) < 1e-13 * stats["weight"]:
+        return  # nothing to learn
     assert model.score(theta, stats) @ step > 0  # a direction of ascent
     start = objective(model, theta, batch)
     trials = (
@@ -135,7 +143,8 @@ def test_pack_and_unpack_are_inverse(gate, expert, case):
     packed = model.pack(theta)
     assert packed.shape == (model.n_params(theta),)
     again = model.unpack(packed, theta)
-    assert_allclose(model.pack(again), packed, rtol=1e-14)
+    # parameters of order one; those through a matrix factor round in the last digits
+    assert_allclose(model.pack(again), packed, rtol=1e-14, atol=1e-14)
     assert_allclose(model.log_joint(again, batch), model.log_joint(theta, batch), rtol=1e-13)
 
 
@@ -209,7 +218,9 @@ BIAS_ALLOWED = 1.0 / 3.0
 
 
 def test_sampling_then_fitting_recovers_the_truth(gate, expert, case, tools, rng):
-    model, _, batch = case(gate, expert, "plain", n_units=500, n_experts=2)
+    model, first, batch = case(gate, expert, "plain", n_units=500, n_experts=2)
+    if not expert.n_params(first.expert):
+        return  # experts without parameters are all alike
     theta = tools.separated_theta(model, batch, rng)
     truth, estimates, gains = model.pack(theta), [], []
     for _ in range(N_REPLICATES):

@@ -307,7 +307,7 @@ def spoiled(value, at):
         ("binomial", spoiled(2.0, 0) * 0 + np.arange(N), "row 2 holds 2"),
         ("binomial", np.column_stack([Y, Y, Y]), r"shape \(240, 3\)"),
         ("binomial", np.zeros((N, 2)), "are 0 in all 240 rows"),
-        ("gaussian", np.column_stack([Y, Y]), "1d array"),
+        ("gaussian", np.column_stack([Y, Y]), "column 1 of y is a linear combination"),
     ],
 )
 def test_responses_are_refused(expert, y, message):
@@ -332,7 +332,7 @@ def test_new_responses_are_checked_as_those_of_the_fit(fits):
 
 
 def test_two_columns_are_for_binomial_experts():
-    for family in ("gaussian", "poisson"):
+    for family in ("poisson",):
         with pytest.raises(ValueError, match=f"two columns.*{family} experts take one"):
             mx.moe("s + f ~ x", FRAME, family=family)
 

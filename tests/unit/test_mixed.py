@@ -300,6 +300,27 @@ def test_predictions_with_an_atom(spike):
     assert (predictive.interval(0.9)[0] <= predictive.median()).all()
 
 
+def test_a_uniform_expert_takes_gross_outliers():
+    """Five percent of them: coefficients move by less than two standard errors."""
+    rng = np.random.default_rng(12)
+    x = rng.standard_normal((N, 1))
+    clean = np.where(rng.random(N) < 0.5, 2.0 + 3.0 * x[:, 0], -2.0 - x[:, 0])
+    clean = clean + 0.5 * rng.standard_normal(N)
+    out = rng.random(N) < 0.05
+    y = np.where(out, rng.uniform(-60.0, 60.0, N), clean)
+    plain = mx.MoERegressor(2, gate="constant", random_state=0, n_init=4).fit(x[~out], clean[~out])
+    family = [Gaussian(), Gaussian(), "uniform"]
+    options = {"gate": "constant", "random_state": 0, "n_init": 8}
+    est = mx.MoERegressor(3, expert=family, **options).fit(x, y)
+    error = 0.5 / np.sqrt(0.475 * N)
+    assert np.abs(est.coef_[:2, 0] - plain.coef_[:, 0]).max() < 2.0 * error
+    assert np.abs(est.intercept_[:2] - plain.intercept_).max() < 2.0 * error
+    assert est.mass_[2] == pytest.approx(out.sum(), abs=6.0)
+    assert est.n_parameters_ == 2 * 3 + 2
+    far = out & (np.abs(y) > 20.0)
+    assert (est.responsibilities(x, y)[far, 2] > 0.999).all()
+
+
 def test_counts_beside_densities_own_the_integers():
     rng = np.random.default_rng(2)
     x = rng.standard_normal((300, 1))

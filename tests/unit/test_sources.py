@@ -196,7 +196,6 @@ def blocks_of(*blocks):
 X2, Y2 = np.arange(8.0).reshape(4, 2), np.array([1.0, 3.0, 2.0, 5.0])
 BAD_BLOCKS = {
     "source is empty": (),
-    "y has 2 columns, but 'gaussian' experts take 1": ((X2, X2),),
     "block 1 of the source has 1 columns of features, block 0 has 2": (
         (X2, Y2), (X2[:, :1], Y2),
     ),
@@ -224,6 +223,11 @@ BAD_BLOCKS = {
 def test_blocks_that_cannot_be_used_are_refused(message):
     with pytest.raises(ValueError, match=message):
         fit(blocks_of(*BAD_BLOCKS[message]))
+
+
+def test_columns_that_the_family_does_not_take_are_refused():
+    with pytest.raises(ValueError, match="y has 2 columns, but 'poisson' experts take 1"):
+        mx.MoERegressor(expert="poisson").fit(blocks_of((X2, X2)))
 
 
 @pytest.mark.parametrize("kind", ["complex128", "datetime64[s]", "S3", "U3"])
