@@ -220,9 +220,14 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
             return int(self.random_state.integers(np.iinfo(np.int32).max))
         return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
 
+    def _family(self) -> Expert:
+        """The experts of a fit."""
+        expert: Expert = resolve("expert", self.expert, "expert")
+        return expert
+
     def _model(self) -> Model:
         gate = resolve("gate", self.gate, "gate")
-        expert = resolve("expert", self.expert, "expert")
+        expert = self._family()
         penalties = [
             NoPenalty() if value is None else resolve("penalty", value, argument)
             for value, argument in (
@@ -258,7 +263,7 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
         n = len(y)
         grouping = None if groups is None else Grouping.of(groups, n)
         weight = units.weights(sample_weight, n, grouping)
-        family = resolve("expert", self.expert, "expert").for_response(checks.n_columns(y))
+        family = self._family().for_response(checks.n_columns(y))
         offset = checks.offset_array(offset, n, y.shape[1] if family.multivariate else 1)
         known = units.evidence(log_prior, partial_labels, n, self.n_experts, grouping)
         given = Given.of(X, y, offset, weight, known, grouping)
@@ -268,8 +273,7 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
     def _arrays(self, X: Any, y: Any) -> tuple[Array, Array]:
         """X and y as finite numbers, X in single precision if it is given so."""
         checks.numeric_columns(X)
-        expert = resolve("expert", self.expert, "expert")
-        return checks.validated(self, expert, X, y, dtype=[np.float64, np.float32])
+        return checks.validated(self, self._family(), X, y, dtype=[np.float64, np.float32])
 
     def _warn_about_weights(self, total: float, n_units: int, grouped: bool = False) -> None:
         what = "group" if grouped else "row"
@@ -454,8 +458,8 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
         if self.separated_experts_.any():
             listed = ", ".join(str(k + 1) for k in np.flatnonzero(self.separated_experts_))
             warn(
-                f"some coefficients of expert {listed} have no finite maximum: its rows hold no "
-                "event, or the features part events and their absence; they stand where the "
+                f"some coefficients of expert {listed} have no finite maximum: "
+                f"{self.model_.expert.separation_reason()}; they stand where the "
                 "log-likelihood stopped rising. Their signs and the predictions can be used, "
                 "their sizes cannot. An expert_penalty keeps slopes finite",
                 SeparationWarning,

@@ -6,10 +6,12 @@ import numbers
 from typing import Any
 
 import numpy as np
+from sklearn.base import is_classifier
 from sklearn.utils.validation import validate_data
 
 from mixexperts._batch import Array
 from mixexperts._registry import resolve
+from mixexperts.errors import InvalidResponseError, UnsupportedCombinationError
 from mixexperts.experts.base import Expert
 
 
@@ -44,21 +46,41 @@ def nonnegative_number(value: Any, argument: str) -> float:
 
 def validated(est: Any, expert: Expert, X: Any, y: Any, **options: Any) -> tuple[Array, Array]:
     """X and y as scikit-learn takes them, and y as the family of experts does, in float64."""
+    if not is_classifier(est):
+        refuse_labels(est, expert, y)
     family = expert.for_response(n_columns(y))
     shape = _shape(y) if family.multivariate or max(family.response_columns) > 1 else ()
     wide = len(shape) == 2 and (shape[-1] > 1 or family.multivariate)
     options = {"dtype": np.float64} | options
     lost = None
-    if wide and family.allows_missing:
+    if wide and (family.allows_missing or family.infinite_response):
         y = response_matrix(y)
-        lost = np.isnan(y)
-        y = np.where(lost, 0.0, y)  # scikit-learn would refuse what is missing
+        lost = np.isnan(y) if family.allows_missing else np.isinf(y)
+        instead = y
+        y = np.where(lost, 0.0, y)  # scikit-learn would refuse what is missing or has no bound
     X, y = validate_data(est, X, y, y_numeric=True, multi_output=wide, **options)
     y = np.asarray(y).astype(np.float64, copy=False)
     if lost is not None and lost.any():
-        y = np.where(lost, np.nan, y)
+        y = np.where(lost, instead, y)
     family.check_response(y)
     return X, y
+
+
+def refuse_labels(est: Any, expert: Expert, y: Any) -> None:
+    """Refuse classes where numbers are regressed on, and say what takes them."""
+    name = type(est).__name__
+    if expert.takes_classes == "many":
+        raise UnsupportedCombinationError(
+            f"expert={expert.name!r} is for classes, and {name} for numbers; use MoEClassifier"
+        )
+    values = np.asarray(y)
+    if values.dtype.kind in "OUS" and values.ndim == 1:
+        text = [row for row, value in enumerate(values[:1000]) if isinstance(value, str | bytes)]
+        if text:
+            raise InvalidResponseError(
+                f"y holds labels, such as {values[text[0]]!r} in row {text[0]}, but {name} needs "
+                "numbers; use MoEClassifier for classes, or convert y"
+            )
 
 
 def n_columns(y: Any) -> int:

@@ -103,7 +103,9 @@ class Resident:
         self.n_columns = 1 if y.ndim == 1 else y.shape[1]
         wide = y.ndim > 1 and offset is not None and offset.ndim == 1
         response = y if offset is None else y - (offset[:, None] if wide else offset)
-        # Of each column, without the values that are missing.
+        # Of each column, without the values that are missing and bounds that are not known.
+        if response.ndim > 1:
+            response = np.where(np.isinf(response), np.nan, response)
         self.response_range = np.fmin.reduce(response), np.fmax.reduce(response)
 
     def place(

@@ -111,7 +111,7 @@ class Frame:
         blocks = [slice(i, i + _BLOCK_ROWS) for i in range(0, len(X), _BLOCK_ROWS)]
 
         def response(rows: slice) -> Array:
-            values = y[rows].reshape(len(y[rows]), -1)
+            values = model.expert.point_response(y[rows]).reshape(len(y[rows]), -1)
             return values if offset is None else values - offset[rows].reshape(len(values), -1)
 
         def moments(values: Callable[[slice], Array], of: Callable[..., Any]) -> Any:

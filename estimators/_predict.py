@@ -33,6 +33,29 @@ class Predictions(Sparse, TransformerMixin):  # type: ignore[misc]
     log_likelihood_: Any
     has_offset_: bool
 
+    @property
+    def expert_terms_(self) -> tuple[str, ...]:
+        """Names of the columns of ``coef_``."""
+        terms: tuple[str, ...] = self.frame_.expert_map.column_names()
+        return terms
+
+    @property
+    def gate_terms_(self) -> tuple[str, ...]:
+        """Names of the columns of ``gate_coef_``."""
+        terms: tuple[str, ...] = self.model_.gate.terms(self.frame_.gate_map)
+        return terms
+
+    @property
+    def gate_odds_ratios_(self) -> Array:
+        """Factor (K, q') of the odds of an expert against the last per unit of a gate column.
+
+        Raises ``UnsupportedCombinationError`` for gates whose log odds are not linear in them.
+        """
+        raw = self.frame_.raw(self.model_, self.theta_)
+        with np.errstate(over="ignore"):
+            ratios: Array = np.exp(self.model_.gate.log_odds(raw))
+        return ratios
+
     def _batch(
         self,
         X: Any,

@@ -160,7 +160,7 @@ def _from_parameters(init: dict[str, Any], n_experts: int, model: Model, frame: 
                 f"{array.shape}"
             )
         raw[name] = array
-    if not model.expert.fit_intercept and raw["intercept"].any():
+    if "intercept" in raw and not model.expert.fit_intercept and raw["intercept"].any():
         raise ValueError("init['intercept'] must be zero: the experts have no intercept")
     # A matrix that all experts share tells none from another.
     each = [values for name, values in raw.items() if name not in model.gate.shared_raw]
@@ -204,6 +204,12 @@ def _from_estimator(est: Any, n_experts: int, model: Model, frame: Frame) -> Sta
             f"init is a model whose experts have {raw['coef'].shape[-1]} coefficients, but this "
             f"one's have {n_coef}; start from a model with the same terms"
         )
+    for name, like in model.expert.raw_template(own, n_coef, frame.n_columns).items():
+        if raw[name].shape != like.shape:
+            raise ValueError(
+                f"init is a model whose {name} has shape {raw[name].shape}, but this one's has "
+                f"{like.shape}; start from a model of the same response"
+            )
     reads = model.gate.reads(est.model_.gate)
     neutral = model.gate.neutral_raw(own, frame.gate_map)
     other = {n for n, v in neutral.items() if not reads or n not in raw or raw[n].shape != v.shape}

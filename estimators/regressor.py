@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from mixexperts._archive import saveable
 from mixexperts._batch import Array
+from mixexperts.errors import UnsupportedCombinationError
 from mixexperts.estimators import _checks as checks
 from mixexperts.estimators._base import BaseMoE
 from mixexperts.estimators._several import several_scores
@@ -115,10 +116,11 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         Of softmax gates with an activation or with ``features``: the entry of ``features`` that an
         expert uses, (n_experts,), -1 for the reference; and an estimated temperature.
     gate_leaf_, gate_split_intercept_, gate_split_coef_ : ndarray
-        Of a tree: the leaf of each expert, and the coefficients of its splits, in place of those
-        of the gate; see :class:`mixexperts.gates.Tree`.
+        Of a tree: the leaf of each expert (n_experts,), and the coefficients of its splits, in
+        place of those of the gate; see :class:`mixexperts.gates.Tree`.
     gate_code_, gate_selector_intercept_, gate_selector_coef_ : ndarray
-        Of a DSelect-k gate; see :class:`mixexperts.gates.DSelectK`.
+        Of a DSelect-k gate: codes (n_experts, n_bits) and coefficients of its selectors; see
+        :class:`mixexperts.gates.DSelectK`.
     gate_odds_ratios_ : ndarray of shape (n_experts, n_gate_features)
         Of gates with log odds linear in the features: the factor by which the odds of an expert
         against the last change per unit of a column.
@@ -410,6 +412,10 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         shape = np.shape(y)
         if len(shape) != 2 or shape[1] not in self.model_.expert.response_columns[1:]:
             return float(super().score(X, y, sample_weight))
+        if self.model_.expert.infinite_response:
+            raise UnsupportedCombinationError(
+                "R squared needs exact responses in one column; see score_samples or aic instead"
+            )
         counts = np.asarray(y, dtype=np.float64)
         self.model_.expert.check_response(counts)
         trials = counts.sum(axis=1)
@@ -421,26 +427,3 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = checks.takes_several(self.expert)
         return tags
-
-    @property
-    def expert_terms_(self) -> tuple[str, ...]:
-        """Names of the columns of ``coef_``."""
-        terms: tuple[str, ...] = self.frame_.expert_map.column_names()
-        return terms
-
-    @property
-    def gate_terms_(self) -> tuple[str, ...]:
-        """Names of the columns of ``gate_coef_``."""
-        terms: tuple[str, ...] = self.model_.gate.terms(self.frame_.gate_map)
-        return terms
-
-    @property
-    def gate_odds_ratios_(self) -> Array:
-        """Factor (K, q') of the odds of an expert against the last per unit of a gate column.
-
-        Raises ``UnsupportedCombinationError`` for gates whose log odds are not linear in them.
-        """
-        raw = self.frame_.raw(self.model_, self.theta_)
-        with np.errstate(over="ignore"):
-            ratios: Array = np.exp(self.model_.gate.log_odds(raw))
-        return ratios

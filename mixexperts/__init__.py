@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         theory,
     )
     from mixexperts.api import moe
-    from mixexperts.estimators import MoERegressor
+    from mixexperts.estimators import MoEClassifier, MoERegressor
     from mixexperts.inference.adapt import Adaptation, adapt_experts
     from mixexperts.inference.selection import Selection, select
     from mixexperts.io import load
@@ -35,6 +35,7 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "Adaptation": "mixexperts.inference.adapt",
+    "MoEClassifier": "mixexperts.estimators",
     "MoERegressor": "mixexperts.estimators",
     "MoEResults": "mixexperts.results",
     "MultivariatePredictive": "mixexperts.predictive_multi",
@@ -52,6 +53,7 @@ _ROOMS = (
 
 __all__ = [
     "Adaptation",
+    "MoEClassifier",
     "MoERegressor",
     "MoEResults",
     "MultivariatePredictive",

@@ -21,7 +21,16 @@ from mixexperts.errors import ArchiveError
 SCHEMA = 1
 _HEADER = "header.json"
 #: Rooms whose classes may stand in a file, imported in turn until the class is found.
-_ROOMS = ("experts", "gates", "penalties", "em", "estimators", "formula", "results")
+_ROOMS = (
+    "experts",
+    "gates",
+    "penalties",
+    "em",
+    "estimators",
+    "formula",
+    "results",
+    "_class_results",
+)
 _SAVEABLE: dict[str, type] = {}
 _KEYS: dict[type, str] = {}
 

@@ -6,7 +6,7 @@ import ast
 import difflib
 import numbers
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -337,8 +337,8 @@ def check_lookups(label: str, terms: Terms, table: Clean) -> None:
             )
         if kind == "label" and label == "the response":
             raise DesignError(
-                f"the response {name!r} holds {column.dtype} labels, expected numbers; code "
-                "classes as 0, 1, ... or convert with pandas.to_numeric"
+                f"the response {name!r} holds {column.dtype} labels, expected numbers; for classes "
+                "take family='multinomial' or 'ordinal', or convert with pandas.to_numeric"
             )
         levels = column.nunique() if kind == "label" and column.dtype == object else 0
         if levels > max(_MANY_LEVELS, len(column) / 2):
@@ -374,12 +374,14 @@ def clean(
     missing: Missing,
     kinds: Mapping[str, Kind] | None = None,
     spare: Sequence[frozenset[str]] = (),
+    unbounded: Collection[str] = (),
 ) -> Clean:
     """Apply the missing-value rule to columns and arrays together, then convert and check them.
 
     Rows go *before* anything is evaluated: knots, means and levels come from the rows that the
     model sees. `kinds` are those of the fit, None when fitting. `spare` holds the columns of each
-    of several responses: ``"drop"`` keeps a row that has one of them.
+    of several responses: ``"drop"`` keeps a row that has one of them. `unbounded` columns may
+    hold infinities.
     """
     if missing not in ("drop", "raise", "none"):
         raise ValueError(f"missing must be 'drop', 'raise' or 'none', not {missing!r}")
@@ -407,7 +409,7 @@ def clean(
     found = {name: kinds[name] if kinds else kind_of(column) for name, column in kept.items()}
     converted = {name: convert(column, found[name], name) for name, column in kept.items()}
     for name, column in converted.items():
-        if found[name] == "number":
+        if found[name] == "number" and name not in unbounded:
             values = column.to_numpy(dtype=np.float64)
             refuse_not_finite(f"column {name!r}", values, keep, nan=False)
     return Clean(

@@ -128,8 +128,8 @@ def notes(results: MoEResults) -> list[str]:
     if separated.size:
         listed = ", ".join(str(k + 1) for k in separated)
         notes.append(
-            f"Separated: expert {listed} (rows without an event, or features that part events and "
-            "their absence); the sizes of some coefficients have no finite maximum."
+            f"Separated: expert {listed} ({est.model_.expert.separation_reason()}); the sizes of "
+            "some coefficients have no finite maximum."
         )
     return notes
 
@@ -158,6 +158,7 @@ def _header(results: MoEResults, width: int, escape: Callable[[str], str]) -> An
     from statsmodels.iolib.table import SimpleTable
 
     est = results.estimator
+    kind = "classification" if hasattr(est, "classes_") else "regression"
     nobs = results.nobs
     rows = [
         ["Dep. variable:", escape(results.spec.y_name), "Log-likelihood:", f"{results.llf:.4f}"],
@@ -182,7 +183,7 @@ def _header(results: MoEResults, width: int, escape: Callable[[str], str]) -> An
         row[2] = "    " + row[2]
     return SimpleTable(
         rows,
-        title=f"Mixture-of-experts regression: {escape(results.formula)}",
+        title=f"Mixture-of-experts {kind}: {escape(results.formula)}",
         txt_fmt=_format(widths, "lrlr", header=False),
     )
 

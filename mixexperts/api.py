@@ -8,9 +8,10 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from mixexperts._class_results import LabelColumn, MoEClassResults
 from mixexperts._registry import all_components, resolve
 from mixexperts._rows import union_design
-from mixexperts.estimators import MoERegressor
+from mixexperts.estimators import MoEClassifier, MoERegressor
 from mixexperts.experts.base import Expert
 from mixexperts.formula import FormulaSpec
 from mixexperts.gates.base import Gate
@@ -59,7 +60,8 @@ def moe(
         Kind of gate: ``"softmax"`` (the default where the gate has terms), ``"gaussian"``, which
         models the distribution of the gate's terms, or ``"constant"`` (without terms).
     family : str or Expert, default="gaussian"
-        Family of the experts: ``"gaussian"``, ``"poisson"``, ``"binomial"``, or an instance from
+        Family of the experts: ``"gaussian"``, ``"poisson"``, ``"binomial"``, ``"multinomial"`` and
+        ``"ordinal"`` (classes; a response of text, numbers or categories), or an instance from
         :mod:`mixexperts.experts`.
     weights, offset : str or array-like of shape (n,), optional
         Case weights >= 0, and the known part of every expert's linear predictor (in units of
@@ -112,10 +114,13 @@ def moe(
             f"gate={gate!r}: here gate holds terms, such as '~ z'; the kind of gate is named by "
             f"gate_family={gate!r} (softmax if not given; without terms the weights are constant)"
         )
+    frame = data if isinstance(data, pd.DataFrame) else pd.DataFrame(data)
+    by_classes = resolve("expert", family, "family").takes_classes == "many"
+    response = LabelColumn.of(formula, frame) if by_classes else None
     several: Expert = resolve("expert", family, "family").for_response(2)
     spec, built = FormulaSpec.fit(
         formula,
-        data,
+        data if response is None else response.coded(frame),
         gate,
         missing=missing,
         weights=weights,
@@ -123,6 +128,7 @@ def moe(
         groups=groups,
         env=env,
         partial=several.allows_missing,
+        infinite_response=several.infinite_response,
     )
     expert = _expert(family, spec)
     n_columns = 1 if built.y is None or built.y.ndim == 1 else built.y.shape[1]
@@ -137,9 +143,9 @@ def moe(
                 else "take another number; join the names of their columns by +"
             )
         )
-    frame = data if isinstance(data, pd.DataFrame) else pd.DataFrame(data)
+    y = built.y if response is None else response.labels(built.y)
     X = union_design(built, frame.index[built.rows])
-    estimator = MoERegressor(
+    estimator = (MoEClassifier if by_classes else MoERegressor)(
         gate=_gate(gate_family, spec),
         expert=expert,
         gate_features=list(spec.z_names),
@@ -156,7 +162,7 @@ def moe(
     table = None
     if isinstance(n_experts, numbers.Integral):
         fit_data |= evidence
-        estimator.set_params(n_experts=n_experts).fit(X, built.y, **fit_data)
+        estimator.set_params(n_experts=n_experts).fit(X, y, **fit_data)
     else:
         if evidence:
             raise ValueError(
@@ -164,22 +170,17 @@ def moe(
                 f"experts; got n_experts={n_experts!r}"
             )
         values = experts_range(n_experts)
-        selection = select(estimator, X, built.y, n_experts=values, criterion=criterion, **fit_data)
+        selection = select(estimator, X, y, n_experts=values, criterion=criterion, **fit_data)
         estimator, table = selection.best_estimator, selection.table
-    criteria = {name: getattr(estimator, name)(X, built.y, **fit_data) for name in CRITERIA}
+    criteria = {name: getattr(estimator, name)(X, y, **fit_data) for name in CRITERIA}
     kept = frame.iloc[built.rows] if built.n_dropped else frame
     given_offset = None if spec.offset is not None else built.extra.get("offset")
-    return MoEResults(
-        estimator,
-        spec,
-        criteria,
-        n_dropped=built.n_dropped,
-        selection=table,
-        data=kept,
-        offset=given_offset,
-        groups=groups if isinstance(groups, str) else built.extra.get("groups"),
-        evidence=evidence,
-    )
+    more: dict[str, Any] = {"n_dropped": built.n_dropped, "selection": table}
+    more |= {"data": kept, "offset": given_offset, "evidence": evidence}
+    more["groups"] = groups if isinstance(groups, str) else built.extra.get("groups")
+    if by_classes:
+        return MoEClassResults(estimator, spec, criteria, response=response, **more)
+    return MoEResults(estimator, spec, criteria, **more)
 
 
 def _evidence(frame: Any, rows: Any, log_prior: Any, partial_labels: Any) -> dict[str, Any]:

@@ -21,7 +21,9 @@ _DEMO = (
     ("tempanomalies", "AnnualAnomaly ~ Year | Year"),
     ("tonedata", "tuned ~ stretchratio | stretchratio"),
 )
-_PLOTS = ("fit", "gate", "posterior", "history", "restarts", "selection")
+_PLOTS = ("fit", "calibration", "gate", "posterior", "history", "restarts", "selection")
+# Not of every model: one without numeric features has nothing to be drawn against.
+_OPTIONAL = ("fit", "gate", "calibration")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -78,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--formula", required=True, help='"y ~ x | z": experts, bar, gate')
     fit.add_argument("--gate", help='terms of the gate, "~ z", instead of the bar')
     fit.add_argument("--gate-family", help="softmax, gaussian or constant")
-    fit.add_argument("--family", default="gaussian", help="gaussian, poisson or binomial")
+    fit.add_argument("--family", default="gaussian", help="gaussian, poisson, binomial, ...")
     fit.add_argument("--experts", type=_experts, default=2, metavar="K", help="2, or 1:5, or 1,2,4")
     fit.add_argument("--criterion", default="bic", help="bic, aic or icl")
     fit.add_argument("--weights", help="column of case weights")
@@ -210,8 +212,7 @@ def _write_plots(results: MoEResults, folder: Path) -> list[str]:
         try:
             figure = results.plot(kind).figure
         except ValueError as error:
-            # A model without numeric features has nothing to be drawn against.
-            if kind not in ("fit", "gate"):
+            if kind not in _OPTIONAL:
                 raise
             print(f"mixexperts: no {kind} plot: {error}", file=sys.stderr)
             continue
@@ -246,11 +247,20 @@ def predictions(
     Of several responses four columns each, such as ``y1_mean``.
 
     Rows with missing values get NaN. ``trials`` names a column: predicted are then successes.
+    Of classes the columns are ``predicted`` and ``proba_`` with the name of each class.
     """
+    from mixexperts._class_results import MoEClassResults
+
     if not 0.0 < level < 1.0:
         raise ValueError(f"level must lie between 0 and 1, got {level}")
     if trials is not None and trials not in data.columns:
         raise ValueError(f"the data have no column {trials!r} of trials")
+    if isinstance(results, MoEClassResults):
+        proba = results.predict_proba(data).add_prefix("proba_")
+        shown: dict[str, Any] = {"predicted": results.predict(data)}
+        shown |= {str(name): values for name, values in proba.items()}
+        clash = [name for name in shown if name in data.columns]
+        return data.rename(columns={name: f"data_{name}" for name in clash}).assign(**shown)
     rows = results.design(data, missing="drop")
     number = None if trials is None else data[trials].to_numpy()[rows.kept]
     predictive = results.estimator.predictive(rows.X, offset=rows.offset, trials=number)

@@ -133,7 +133,9 @@ def _remember(part: _Part, spec: Any) -> _Part:
             )
         encoders.append([expr, kind.value, plain.encode(levels, f"{label}: {expr!r}")])
     known = plain.encode(spec.transform_state, label)
-    return _Part(part.name, part.terms, part.uses, known, encoders, columns, intercept)
+    return _Part(
+        part.name, part.terms, part.uses, known, encoders, columns, intercept, part.infinite
+    )
 
 
 def _columns_of(spec: Any) -> tuple[tuple[str, ...], int]:
@@ -159,7 +161,7 @@ class _Part:
     """The response, the experts' or the gate's part, all plain data: terms, memory, columns.
 
     `columns` counts the intercept, at position `intercept` (-1: none); None before the fit.
-    `encoders` are [expression, kind, levels or None].
+    `encoders` are [expression, kind, levels or None]. `infinite`: values may be infinite.
     """
 
     name: str
@@ -169,6 +171,7 @@ class _Part:
     encoders: list[list[Any]] = field(default_factory=list)
     columns: tuple[str, ...] | None = None
     intercept: int = -1
+    infinite: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -197,7 +200,8 @@ class _Part:
                 f"{listing(self.columns or ())} when fitting (formulaic {formulaic.__version__}); "
                 "give columns of the same types as then"
             )
-        plain.refuse_not_finite(label, np.where(holes, 0.0, matrix), rows, columns)
+        checked = np.where(np.isinf(matrix), 0.0, matrix) if self.infinite else matrix
+        plain.refuse_not_finite(label, np.where(holes, 0.0, checked), rows, columns)
         matrix = np.where(holes, np.nan, matrix)
         return matrix, self if self.columns is not None else _remember(self, spec)
 
@@ -311,6 +315,7 @@ class FormulaSpec:
         groups: Any = None,
         env: Env | None = None,
         partial: bool = False,
+        infinite_response: bool = False,
     ) -> tuple[FormulaSpec, FormulaData]:
         """Read a formula and build its arrays.
 
@@ -333,6 +338,8 @@ class FormulaSpec:
         partial : bool, default=False
             Whether a row may lack some of several responses, which then are NaN in y; with
             ``"drop"`` only rows that lack all of them, or anything else, are left out.
+        infinite_response : bool
+            Whether the response may hold infinities, such as bounds that are not known.
 
         Returns
         -------
@@ -357,13 +364,16 @@ class FormulaSpec:
         extra = _extras(frame, weights=weights, offset=offset, groups=groups)
         special = [value for value in (weights, offset, groups) if isinstance(value, str)]
         parts = {
-            name: _Part(name, terms, _columns_used(name, terms, frame.columns, env))
+            name: _Part(
+                name, terms, _columns_used(name, terms, frame.columns, env),
+                infinite=infinite_response and name == "response",
+            )
             for name, terms in plain.split(formula, gate, frame.columns, special, _parse).items()
-        }
+        }  # fmt: skip
         used = plain.pick(frame, _uses(parts.values()), "the formula")
         per_term = _response_terms(parts, frame.columns, env) if partial else ()
         spare = plain.spare_columns(per_term, parts["experts"].uses + parts["gate"].uses)
-        table = plain.clean(used, extra, missing, spare=spare)
+        table = plain.clean(used, extra, missing, spare=spare, unbounded=_unbounded(parts.values()))
         for part in parts.values():
             plain.check_lookups(_LABELS[part.name], part.terms, table)
         made = {
@@ -433,7 +443,8 @@ class FormulaSpec:
         some = partial and response
         per_term = _response_terms(self._parts, frame.columns, self._env) if some else ()
         spare = plain.spare_columns(per_term, wanted["experts"].uses + wanted["gate"].uses)
-        table = plain.clean(used, extra, missing, self._kinds, spare)
+        unbounded = _unbounded(wanted.values())
+        table = plain.clean(used, extra, missing, self._kinds, spare, unbounded)
         made = {
             name: part.design(table, self._env, per_term if name == "response" else ())[0]
             for name, part in wanted.items()
@@ -483,6 +494,13 @@ class FormulaSpec:
 
 def _extras(frame: pd.DataFrame, **given: Any) -> dict[str, pd.Series[Any]]:
     return {k: plain.extra_column(k, v, frame) for k, v in given.items() if v is not None}
+
+
+def _unbounded(parts: Iterable[_Part]) -> frozenset[str]:
+    """Columns of the data whose values may be infinite: those of such a part alone."""
+    parts = list(parts)
+    taken = {name for part in parts if not part.infinite for name in part.uses}
+    return frozenset(name for part in parts if part.infinite for name in part.uses) - taken
 
 
 def _response_terms(

@@ -116,7 +116,7 @@ class Predictive:
         -------
         ndarray of shape (n, K)
         """
-        return self._report(self._expert.mean(self._params, self._batch))
+        return self._report(self._expert.ordered().mean(self._params, self._batch))
 
     def mean(self) -> Array:
         """Mean.
@@ -125,7 +125,7 @@ class Predictive:
         -------
         ndarray of shape (n,)
         """
-        return self._report(self._mix(self._expert.mean(self._params, self._batch)))
+        return self._report(self._mix(self._expert.ordered().mean(self._params, self._batch)))
 
     def var(self) -> Array:
         """Variance: that within experts plus that between them.
@@ -143,7 +143,7 @@ class Predictive:
         -------
         ndarray of shape (n,)
         """
-        mean = self._expert.mean(self._params, self._batch)
+        mean = self._expert.ordered().mean(self._params, self._batch)
         within = self._expert.variance(self._params, self._batch)
         return self._scale * np.sqrt(self._mix(within + (mean - self._mix(mean)[:, None]) ** 2))
 
@@ -452,9 +452,11 @@ class Predictive:
 
     def _integers(self) -> Iterator[tuple[Array, Array]]:
         """Row by row the integers that hold all but 1e-16 of the mass, and their log masses."""
-        ends = [self._expert.quantile(self._params, self._batch, p) for p in (LEAST, MOST)]
+        every = self._expert.all_values(self._params)
+        some = (LEAST, MOST) if every is None else ()
+        ends = [self._expert.quantile(self._params, self._batch, p) for p in some]
         for row, on in enumerate(self._weight > 0.0):
-            value = integers_between(ends[0][row, on], ends[1][row, on])
+            value = integers_between(*(end[row, on] for end in ends)) if ends else every
             if value is None:
                 raise UnsupportedCombinationError(
                     f"row {row} has too many likely counts to look at each; use interval()"

@@ -2,8 +2,8 @@
 Which gate
 ==========
 
-**Question.** A gate says how probable each expert is where. Softmax, tree, sigmoid, cosine: what can
-each of them draw, and does the choice show in real data?
+**Question.** A gate says how probable each expert is where. Softmax, tree, sigmoid, cosine: what
+can each of them draw, and does the choice show in real data?
 
 Four gates are fitted to data whose regions are known, then their borders are drawn. After that a
 temperature is estimated where it means something, and gates are compared on ethanol engines.
@@ -175,8 +175,8 @@ plt.show()
 # Real data: ethanol in an engine
 # -------------------------------
 # Nitric oxides from an engine run on ethanol rise and fall with the richness of the mixture. Two
-# lines follow it, and the gate decides where one gives way to the other. Eighty-eight rows; ten-fold
-# cross-validated log densities, the same folds for all.
+# lines follow it, and the gate decides where one gives way to the other. Eighty-eight rows;
+# ten-fold cross-validated log densities, the same folds for all.
 
 ethanol = mx.datasets.load_ethanol()
 features, nox = ethanol[["E", "C"]], ethanol["NOx"]

@@ -309,7 +309,7 @@ class _Run:
         self.newton.note()
         if self.monitor.exhausted():
             return None
-        if not self.newton.due(n_iter, gain, self.monitor.tol, weight):
+        if not self.newton.due(n_iter, gain, self.monitor.tol, weight) or self.perfect(point):
             return None
         step = self.newton.propose(point.theta, score, weight)
         # The observed information is at most the complete one, so that a full Newton step promises
@@ -318,6 +318,14 @@ class _Run:
             self.newton.pause(n_iter)
             return None
         return step
+
+    def perfect(self, point: _Point) -> bool:
+        """Whether nothing is left to gain, since a probability is at most one.
+
+        All information is lost to rounding there, and Newton's step would be anything.
+        """
+        bounded = self.model.expert.discrete and self.model.gate.objective == "conditional"
+        return bounded and point.objective >= -self.monitor.tol
 
     def stop(self, point: _Point, there: Array) -> Status | None:
         if not np.isfinite(there).all():

@@ -57,17 +57,29 @@ def observed_information(
     found = fused_information(model, theta, batch) if compiled else None
     if found is not None:
         return {"information": model.expert.tie(theta.expert, found)}
-    blocks = (_block(model, theta, block.dense()) for block in batch.split(_ROWS))
+    blocks = (_rows_of(model, theta, block.dense()) for block in batch.split(_ROWS))
     return {"information": functools.reduce(np.add, blocks)}
 
 
-def _block(model: Model, theta: Theta, batch: Batch) -> Array:
+def _rows_of(model: Model, theta: Theta, batch: Batch) -> Array:
+    joint = model.log_joint(theta, batch)
+    seen = _block(model, theta, batch, joint, model.expert.derivatives(theta.expert, batch))
+    if not model.expert.truncates:
+        return seen
+    # The log-likelihood is that of the rows less the log of their chance to be sampled.
+    sampled = model.log_sampled(theta, batch)
+    derivatives = model.expert.inside_derivatives(theta.expert, batch)
+    return seen - _block(model, theta, batch, sampled, derivatives)
+
+
+def _block(
+    model: Model, theta: Theta, batch: Batch, joint: Array, derivatives: Derivatives
+) -> Array:
     if batch.unit is not None:
-        return unit_information(model, theta, batch)
+        return unit_information(model, theta, batch, joint, derivatives)
     Z = model.gate.logit_design(theta.gate, batch)
-    derivatives = model.expert.derivatives(theta.expert, batch)
     score = model.gate.log_score(theta.gate, batch)
-    resp, _ = numpy_.e_step(model.log_joint(theta, batch))
+    resp, _ = numpy_.e_step(joint)
     # rows of experts: loops run over the rows of the block
     weight = np.where(batch.weight > 0.0, batch.weight, 0.0)
     rows = _Rows(np.ascontiguousarray(resp.T), np.exp(numpy_.log_softmax(score)).T, derivatives)

@@ -10,7 +10,9 @@ from mixexperts.experts.base import Derivatives
 from mixexperts.kernels import numpy_
 
 
-def unit_information(model: Model, theta: Theta, batch: Batch) -> Array:
+def unit_information(
+    model: Model, theta: Theta, batch: Batch, joint: Array, derivatives: Derivatives
+) -> Array:
     """Minus the Hessian (P, P) of the log-likelihood of whole sampling units.
 
     Louis' identity (1982), as for single rows, but the score of the complete data is that of a
@@ -20,9 +22,8 @@ def unit_information(model: Model, theta: Theta, batch: Batch) -> Array:
     ``sum_u w_u (I_u - sum_k r_uk S_uk S_uk' + (sum_k r_uk S_uk) (sum_k r_uk S_uk)')``.
     """
     Z = model.gate.logit_design(theta.gate, batch)
-    derivatives = model.expert.derivatives(theta.expert, batch)
     prob = np.exp(numpy_.log_softmax(model.gate.log_score(theta.gate, batch)))
-    resp, _ = numpy_.e_step(model.log_joint(theta, batch))
+    resp, _ = numpy_.e_step(joint)
     weight = np.where(batch.weight > 0.0, batch.weight, 0.0)
     free = resp.shape[1] - 1
     gate = _gate_block(Z, prob, resp, weight)

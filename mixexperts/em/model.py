@@ -10,6 +10,7 @@ import numpy as np
 
 from mixexperts._archive import saveable
 from mixexperts._batch import Array, Batch, Stats, Theta
+from mixexperts.errors import UnsupportedCombinationError
 from mixexperts.experts.base import Expert
 from mixexperts.gates.base import Gate
 from mixexperts.kernels import numpy_
@@ -17,6 +18,10 @@ from mixexperts.penalties.base import NoPenalty, Penalty
 
 #: From log(gate x expert) (u, K) and the block: responsibilities, and terms of the objective (u,).
 EStep: TypeAlias = Callable[[Array, Batch], tuple[Array, Array]]
+
+
+# Log of the most unseen units for one that was sampled: with less chance a unit is impossible.
+_MOST_UNSEEN = 28.0
 
 
 @saveable("model")
@@ -38,6 +43,14 @@ class Model:
     expert: Expert
     gate_penalty: Penalty = field(default_factory=NoPenalty)
     expert_penalty: Penalty = field(default_factory=NoPenalty)
+
+    def __post_init__(self) -> None:
+        if self.expert.truncates and self.gate.objective == "joint":
+            raise UnsupportedCombinationError(
+                f"{self.expert.name!r} experts of a population do not go with the gate "
+                f"{self.gate.name!r}, which models the features: the window selects these, too. "
+                "Use gate='softmax', or of='expert'"
+            )
 
     def rescaled(self, factor: float) -> Model:
         """The same model with its penalties times a factor, such as a share of the weight."""
@@ -106,7 +119,15 @@ class Model:
         terms += gate
         if batch.log_prior is not None:
             terms += batch.log_prior
+        if self.expert.truncates:  # the likelihood is that of the units that were sampled
+            terms -= np.logaddexp.reduce(self.log_sampled(theta, batch), axis=1, keepdims=True)
         return terms
+
+    def log_sampled(self, theta: Theta, batch: Batch) -> Array:
+        """Log of gate weight times the expert's chance that a unit is sampled, (u, K)."""
+        inside = batch.sum_units(self.expert.log_inside(theta.expert, batch))
+        log_sampled: Array = inside + self.gate.log_prob(theta.gate, batch)
+        return log_sampled
 
     def map_step(self, theta: Theta, stats: Stats) -> Theta:
         """The M-step: new parameters from the statistics taken at ``theta``.
@@ -168,9 +189,17 @@ def em_pass(model: Model, theta: Theta, batch: Batch, e_step: EStep | None = Non
     resp *= batch.weight[:, None]
     # A unit of weight zero counts for nothing, even where its density is zero.
     log_likelihood = float(np.sum(np.where(batch.weight > 0, batch.weight * log_density, 0.0)))
-    gate = model.gate.accumulate(theta.gate, batch, resp)
     expert = model.expert.accumulate(theta.expert, batch, batch.spread_units(resp))
     units = {} if batch.unit is None else {"mass": resp.sum(axis=0)}  # else those of the experts
+    if model.expert.truncates:
+        unseen, inside = unseen_units(model, theta, batch)
+        spread = (batch.spread_units(part) for part in (unseen, inside))
+        missed = model.expert.accumulate_unseen(theta.expert, batch, *spread)
+        expert = {name: value + missed.get(name, 0.0) for name, value in expert.items()}
+        resp, weight = resp + unseen, batch.weight + unseen.sum(axis=1)
+        gate = model.gate.accumulate(theta.gate, replace(batch, weight=weight), resp)
+    else:
+        gate = model.gate.accumulate(theta.gate, batch, resp)
     return {
         **units,
         **variant,
@@ -179,6 +208,21 @@ def em_pass(model: Model, theta: Theta, batch: Batch, e_step: EStep | None = Non
         **{f"gate.{name}": value for name, value in gate.items()},
         **{f"expert.{name}": value for name, value in expert.items()},
     }
+
+
+def unseen_units(model: Model, theta: Theta, batch: Batch) -> tuple[Array, Array]:
+    """Expected numbers of units that were not sampled, and the posterior of one that was.
+
+    For a unit with a chance T to be sampled there were ``(1 - T) / T`` on average that were not
+    (McLachlan and Jones 1988). Both (u, K) are times the weights of the units.
+    """
+    log_sampled = model.log_sampled(theta, batch)
+    inside, log_chance = numpy_.e_step(log_sampled.copy())
+    prob = np.exp(model.gate.log_prob(theta.gate, batch))
+    missed = np.maximum(prob - np.exp(log_sampled), 0.0)
+    per_unit = np.exp(np.minimum(-log_chance, _MOST_UNSEEN))
+    weight = np.where(batch.weight > 0.0, batch.weight, 0.0)[:, None]
+    return weight * missed * per_unit[:, None], weight * inside
 
 
 def health(model: Model, theta: Theta, stats: Stats) -> tuple[str, ...]:

@@ -163,6 +163,29 @@ class LinearExpert(Expert):
         """Probability above y, elementwise, accurate in the upper tail."""
         return 1.0 - self.cdf_at(y, eta, **shapes)
 
+    def log_cdf_at(self, y: Array, eta: Array, **shapes: Array) -> Array:
+        """Log of the distribution function, elementwise; by default as far out as that reaches."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.cdf_at(y, eta, **shapes))
+
+    def log_sf_at(self, y: Array, eta: Array, **shapes: Array) -> Array:
+        """Log of the probability above y, elementwise; by default as far out as that reaches."""
+        with np.errstate(divide="ignore"):
+            return np.log(self.sf_at(y, eta, **shapes))
+
+    def flows_at(self, y: Array, eta: Array, **shapes: Array) -> tuple[Array | None, ...]:
+        """Speeds v at which the quantile at y moves in eta and in each free shape, elementwise.
+
+        The derivatives of the distribution function are ``-v`` times the density. None: not
+        known in closed form. By default those of a location and a single scale.
+        """
+        if not self.affine_response:
+            return (None,) * (1 + len(self.shapes))
+        scales = [shape for shape in self.shapes if shape.follows_scale]
+        alone = len(scales) == 1 and scales[0].transform == "log" and scales[0].origin == 0.0
+        speeds = [y - eta if alone and s is scales[0] else None for s in self.shapes]
+        return np.ones_like(eta), *speeds
+
     def quantile_at(self, probability: float, eta: Array, **shapes: Array) -> Array:
         """Quantile, elementwise."""
         raise self._lacks("quantile")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from dataclasses import fields, replace
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -14,58 +14,10 @@ from mixexperts._batch import Array, Batch, Params, Stats
 from mixexperts._design import DesignMap
 from mixexperts._registry import register
 from mixexperts.errors import UnsupportedCombinationError
+from mixexperts.experts._row_terms import Derivatives, RowTerms
 from mixexperts.penalties.base import Penalty
 
-
-@dataclass(frozen=True, slots=True)
-class Derivatives:
-    """Derivatives of the log density of each row under each expert in T linear predictors.
-
-    Predictor t of expert k is ``designs[t] @ coefficients``; :meth:`Expert.pack` holds the
-    coefficients predictor by predictor and, within one, expert by expert.
-
-    Attributes
-    ----------
-    designs : tuple of T ndarrays of shape (n, p_t)
-    slope : ndarray of shape (T, n, K)
-        First derivatives.
-    curve : ndarray of shape (T, T, n, K)
-        Second derivatives with the sign changed.
-    tied : tuple of T bool
-        Predictors whose coefficients all experts share.
-    merge : ndarray of shape (Q, P) or None
-        From the P entries of :meth:`Expert.pack` to the Q coefficients of the predictors, where
-        these are not the same.
-    """
-
-    designs: tuple[Array, ...]
-    slope: Array
-    curve: Array
-    tied: tuple[bool, ...]
-    merge: Array | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RowTerms:
-    """What the compiled sums need of n rows under K experts of T linear predictors each.
-
-    Attributes
-    ----------
-    log_f : ndarray of shape (K, n)
-        Log density.
-    slope : ndarray of shape (K T, n)
-        Its slopes in the predictors, expert by expert.
-    curve : ndarray of shape (K P, n)
-        Weights of the P Grams of each expert.
-    sums : dict of str to ndarray of shape (K, ..., n)
-        What else is to be summed under the responsibilities.
-    """
-
-    log_f: Array
-    slope: Array
-    curve: Array
-    sums: Mapping[str, Array]
-
+__all__ = ["Derivatives", "Expert", "RowTerms"]
 
 _LINKS: dict[str, Callable[[Array], Array]] = {
     "identity": np.asarray,
@@ -97,6 +49,17 @@ class Expert(ABC):
     multivariate: ClassVar[bool] = False
     #: Missing responses, NaN in y, are left to the likelihood.
     allows_missing: ClassVar[bool] = False
+
+    #: The response may hold infinities, such as bounds that are not known.
+    infinite_response: ClassVar[bool] = False
+
+    #: Rows were sampled only if their response lay in a window: the family has
+    #: :meth:`log_inside`, and the likelihood is that of the sampled rows.
+    truncates: ClassVar[bool] = False
+    #: Classes that the response may name by the codes 0, 1, ...: none, two of them, or many.
+    takes_classes: ClassVar[Literal["none", "two", "many"]] = "none"
+    #: The codes are names of classes without an order: means and quantiles mean nothing.
+    nominal: ClassVar[bool] = False
 
     #: Elementwise part in the fused kernels; None: passes run on the methods below.
     fused_code: ClassVar[int | None] = None
@@ -147,8 +110,21 @@ class Expert(ABC):
         return self.name
 
     def with_intercept(self, fit_intercept: bool) -> Self:
-        """The same family with or without intercepts."""
-        return replace(self, fit_intercept=fit_intercept)  # type: ignore[type-var]
+        """The same family with or without intercepts.
+
+        Raises
+        ------
+        ValueError
+            If the family has no intercept to be left out.
+        """
+        if "fit_intercept" in {field.name for field in fields(self)}:  # type: ignore[arg-type]
+            return replace(self, fit_intercept=fit_intercept)  # type: ignore[type-var]
+        if not fit_intercept:
+            raise ValueError(
+                f"family={self.name!r} has no intercept to be left out of the formula: remove the "
+                "'- 1' or '0 +'"
+            )
+        return self
 
     def check_experts(self, n_experts: int) -> None:
         """Raise ValueError if the family cannot be that of so many experts."""
@@ -219,6 +195,10 @@ class Expert(ABC):
     @abstractmethod
     def check_response(self, y: Array) -> None:
         """Raise ``InvalidResponseError`` if y lies outside the family's support."""
+
+    def with_classes(self, n_classes: int) -> Expert:
+        """The family for a response of that many classes; itself where it need not know."""
+        return self
 
     def check_rows(self, y: Array) -> None:
         """The part of :meth:`check_response` that holds of any of the rows, for blocks of them."""
@@ -311,6 +291,24 @@ class Expert(ABC):
         """
         raise self._lacks("term_stats")
 
+    def log_inside(self, params: Params, batch: Batch) -> Array:
+        """Log of the chance of each row to be sampled under each expert, (n, K)."""
+        raise self._lacks("log_inside")
+
+    def accumulate_unseen(
+        self, params: Params, batch: Batch, unseen: Array, inside: Array
+    ) -> Stats:
+        """What rows that were not sampled add to the statistics of :meth:`accumulate`.
+
+        ``unseen`` (n, K) holds their expected numbers, ``inside`` (n, K) the posterior of the
+        experts of a row of which it is known only that it was sampled; both times the weight.
+        """
+        raise self._lacks("accumulate_unseen")
+
+    def inside_derivatives(self, params: Params, batch: Batch) -> Derivatives:
+        """Derivatives of :meth:`log_inside`."""
+        raise self._lacks("inside_derivatives")
+
     # --- what acceleration, convergence and counting need --------------------------------
 
     @abstractmethod
@@ -360,6 +358,10 @@ class Expert(ABC):
     def separation(self, params: Params, stats: Stats, penalty: Penalty) -> Array:
         """Which experts have coefficients without a finite maximum, (K,) bool."""
         return np.zeros(len(stats["mass"]), dtype=bool)
+
+    def separation_reason(self) -> str:
+        """What :meth:`separation` means of the rows of an expert."""
+        return "its rows hold no event, or the features part events and their absence"
 
     def permute(self, params: Params, order: Array) -> Params:
         """The same experts in another order."""
@@ -416,8 +418,12 @@ class Expert(ABC):
 
     # --- what starts are made from -----------------------------------------------------------
 
+    def point_response(self, y: Array) -> Array:
+        """One number (n,) for each row of a response, to start and to plot from."""
+        return y
+
     def working_response(self, batch: Batch) -> Array:
-        """The response on the scale of the linear predictor, less the offset, (n,)."""
+        """The response on the scale of the linear predictor, less the offset, (n,) or (n, d)."""
         response: Array = batch.y if batch.offset is None else batch.y - batch.offset
         return response
 
@@ -432,9 +438,33 @@ class Expert(ABC):
 
     # --- what predictions need -------------------------------------------------------------
 
+    def log_class_proba(self, params: Params, batch: Batch, n_classes: int) -> Array:
+        """Log probability of each class under each expert, (n, K, C), whatever ``batch.y``."""
+        codes = (np.full(batch.n_rows, float(c)) for c in range(n_classes))
+        columns = [self.log_prob(params, replace(batch, y=code)) for code in codes]
+        return np.stack(columns, axis=2)
+
+    def ordered(self) -> Expert:
+        """The family itself, refused where its values are names without an order."""
+        if self.nominal:
+            raise self._lacks("mean")
+        return self
+
+    def all_values(self, params: Params) -> Array | None:
+        """All values that the response may take, ascending; None where there is no end to them."""
+        return None
+
     def response_at(self, y: Array, value: Array) -> Array:
         """A response like ``y`` that takes the values (n,) of the predictive distribution."""
         return value
+
+    def observed(self, y: Array, value: Array) -> Array:
+        """What would be seen of drawn values (n,) in rows like those of ``y``, in simulations."""
+        return self.response_at(y, value)
+
+    def admits(self, y: Array) -> Array:
+        """Which rows of a response could have entered the sample, (n,) bool."""
+        return np.ones(len(y), dtype=bool)
 
     @abstractmethod
     def mean(self, params: Params, batch: Batch) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -55,6 +55,7 @@ class Binomial(GLM):
     mean_link: ClassVar[str | None] = "logit"
     fused_code: ClassVar[int | None] = 2
     response_columns: ClassVar[tuple[int, ...]] = (1, 2)
+    takes_classes: ClassVar[Literal["none", "two", "many"]] = "two"
 
     def check_rows(self, y: Array) -> None:
         """Zeros and ones, or two columns of integers >= 0; the first row at fault is named."""

@@ -113,6 +113,9 @@ class Gamma(LinearExpert):
 
         return np.asarray(gammaincc(shapes["shape"], self._scaled(y, eta, shapes["shape"])))
 
+    def flows_at(self, y: Array, eta: Array, **shapes: Array) -> tuple[Array | None, ...]:
+        return y, None  # eta is the log of a scale
+
     @staticmethod
     def _scaled(y: Array, eta: Array, shape: Array) -> Array:
         scaled: Array = y * shape * np.exp(-np.clip(eta, -_MAX_ETA, _MAX_ETA))

@@ -102,41 +102,50 @@ class Poisson(GLM):
         return self.mean(params, batch)
 
     def cdf(self, params: Params, batch: Batch) -> Array:
-        return _cdf(batch.y[:, None], self.mean(params, batch))
+        return poisson_cdf(batch.y[:, None], self.mean(params, batch))
 
     def sf(self, params: Params, batch: Batch) -> Array:
         """Probability above ``batch.y`` of each expert, (n, K), accurate in the upper tail."""
-        return _sf(batch.y[:, None], self.mean(params, batch))
+        return poisson_sf(batch.y[:, None], self.mean(params, batch))
 
     def quantile(self, params: Params, batch: Batch, probability: float) -> Array:
         """Least count whose distribution function reaches the probability, (n, K)."""
-        mean = self.mean(params, batch)
-        if probability >= 1.0:
-            return np.where(mean > 0.0, np.inf, 0.0)
-        flat, root = mean.ravel(), np.sqrt(mean.ravel())
-        # Bernstein's inequality: less than 1e-300 lies below, less than 1e-17 above.
-        below = np.maximum(np.floor(flat - 40.0 * root), 0.0) - 1.0
-        reaching = np.ceil(flat + 10.0 * root + 30.0)
-
-        def reaches(index: Array, value: Array) -> Array:
-            if probability > 0.5:
-                return np.asarray(_sf(value, flat[index]) <= 1.0 - probability)
-            return np.asarray(_cdf(value, flat[index]) >= probability)
-
-        return smallest_integer(reaches, below, reaching).reshape(mean.shape)
+        return poisson_quantile(probability, self.mean(params, batch))
 
     def sample(self, params: Params, batch: Batch, label: Array, rng: np.random.Generator) -> Array:
-        mean = self.mean(params, batch)[np.arange(batch.n_rows), label]
-        drawn = rng.poisson(np.minimum(mean, _MAX_DRAWN)).astype(float)
-        huge = mean > _MAX_DRAWN
-        # The normal distribution, which the Poisson is to within the spacing of floats there.
-        drawn[huge] = np.rint(
-            mean[huge] + np.sqrt(mean[huge]) * rng.standard_normal(np.count_nonzero(huge))
-        )
-        return drawn
+        return poisson_draws(rng, self.mean(params, batch)[np.arange(batch.n_rows), label])
 
 
-def _cdf(value: Array, mean: Array) -> Array:
+def poisson_quantile(probability: float, mean: Array) -> Array:
+    """Least counts whose distribution function reaches the probability."""
+    if probability >= 1.0:
+        return np.where(mean > 0.0, np.inf, 0.0)
+    flat, root = mean.ravel(), np.sqrt(mean.ravel())
+    # Bernstein's inequality: less than 1e-300 lies below, less than 1e-17 above.
+    below = np.maximum(np.floor(flat - 40.0 * root), 0.0) - 1.0
+    reaching = np.ceil(flat + 10.0 * root + 30.0)
+
+    def reaches(index: Array, value: Array) -> Array:
+        if probability > 0.5:
+            return np.asarray(poisson_sf(value, flat[index]) <= 1.0 - probability)
+        return np.asarray(poisson_cdf(value, flat[index]) >= probability)
+
+    return smallest_integer(reaches, below, reaching).reshape(mean.shape)
+
+
+def poisson_draws(rng: np.random.Generator, mean: Array) -> Array:
+    """A count for each mean (n,)."""
+    drawn = rng.poisson(np.minimum(mean, _MAX_DRAWN)).astype(float)
+    huge = mean > _MAX_DRAWN
+    # The normal distribution, which the Poisson is to within the spacing of floats there.
+    drawn[huge] = np.rint(
+        mean[huge] + np.sqrt(mean[huge]) * rng.standard_normal(np.count_nonzero(huge))
+    )
+    return drawn
+
+
+def poisson_cdf(value: Array, mean: Array) -> Array:
+    """Distribution function of counts."""
     from scipy.special import gammaincc
 
     k = np.floor(value)
@@ -146,7 +155,8 @@ def _cdf(value: Array, mean: Array) -> Array:
     return cdf
 
 
-def _sf(value: Array, mean: Array) -> Array:
+def poisson_sf(value: Array, mean: Array) -> Array:
+    """Probability above counts, accurate in the upper tail."""
     from scipy.special import gammainc
 
     k = np.floor(value)

@@ -36,6 +36,7 @@ def _or_anchored(method: F) -> F:
         return method(self, *args) if anchored is None else getattr(anchored, name)(*args)
 
     name = method.__name__
+    chosen.__doc__ = method.__doc__ or getattr(Gate, name).__doc__
     return chosen  # type: ignore[return-value]
 
 

@@ -6,6 +6,9 @@ import numpy as np
 
 from mixexperts._batch import Array
 
+# Rows whose products of columns are held at a time: they stay in the cache.
+_ROWS = 2048
+
 
 def e_step(log_joint: Array) -> tuple[Array, Array]:
     """Responsibilities and log density from log(gate x expert).
@@ -47,6 +50,28 @@ def weighted_gram(X: Array, weight: Array) -> Array:
     for k in range(weight.shape[1]):
         np.multiply(X, weight[:, k, None], out=scaled)
         np.matmul(X.T, scaled, out=gram[k])
+    return gram
+
+
+def many_grams(X: Array, weight: Array) -> Array:
+    """The same as :func:`weighted_gram`, in less time where K is not small.
+
+    The products of two columns are made once, and summed for all K in one matrix product:
+    ``n p^2 K`` operations in place of ``2 n p^2 K``.
+    """
+    n, p = X.shape
+    first, second = np.tril_indices(p)
+    half = np.zeros((weight.shape[1], len(first)))
+    products = np.empty((len(first), min(n, _ROWS)))
+    for start in range(0, n, _ROWS):
+        columns = np.ascontiguousarray(X[start : start + _ROWS].T)
+        part = products[:, : columns.shape[1]]
+        for i in range(p):
+            at = i * (i + 1) // 2
+            np.multiply(columns[i], columns[: i + 1], out=part[at : at + i + 1])
+        half += weight[start : start + _ROWS].T @ part.T
+    gram = np.empty((weight.shape[1], p, p))
+    gram[:, first, second] = gram[:, second, first] = half
     return gram
 
 

@@ -1,11 +1,18 @@
 """Figures of fitted models, and the tidy tables behind them.
 
-Every plot function takes a fitted :class:`~mixexperts.MoERegressor` or
-:class:`~mixexperts.MoEResults` and returns matplotlib axes; with ``ax=None`` it makes a figure
-of the width of a journal's column. The ``*_frame`` functions return the numbers drawn as data
-frames and need no matplotlib, for use with any other plotting library.
+Every plot function takes a fitted :class:`~mixexperts.MoERegressor`,
+:class:`~mixexperts.MoEClassifier` or :class:`~mixexperts.MoEResults` and returns matplotlib axes;
+with ``ax=None`` it makes a figure of the width of a journal's column. The ``*_frame`` functions
+return the numbers drawn as data frames and need no matplotlib, for use with any other plotting
+library.
 """
 
+from mixexperts.plots.classification import (
+    calibration_frame,
+    decision_regions_frame,
+    plot_calibration,
+    plot_decision_regions,
+)
 from mixexperts.plots.diagnostics import (
     plot_history,
     plot_posterior,
@@ -17,9 +24,13 @@ from mixexperts.plots.frames import fit_frame, gate_frame, points_frame, posteri
 from mixexperts.plots.records import history_frame, restarts_frame, selection_frame
 
 __all__ = [
+    "calibration_frame",
+    "decision_regions_frame",
     "fit_frame",
     "gate_frame",
     "history_frame",
+    "plot_calibration",
+    "plot_decision_regions",
     "plot_fit",
     "plot_gate",
     "plot_history",

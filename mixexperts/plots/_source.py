@@ -331,7 +331,13 @@ def _from_estimator(estimator: Any, X: Any, y: Any, offset: Any, response: bool)
 
 
 def _response(estimator: Any, y: Any, n: int) -> Array:
+    if hasattr(estimator, "classes_"):  # labels
+        if np.shape(y) != (n,):
+            raise ValueError(f"y must hold {n} labels, one per row, got shape {np.shape(y)}")
+        return np.asarray(y)
     expert = estimator.model_.expert
+    if np.ndim(y) == 2 and expert.infinite_response:
+        return np.asarray(expert.point_response(np.asarray(y, dtype=float)))
     if len(np.shape(y)) == 2 and len(y) == n and expert.takes_columns(np.shape(y)[1]):
         return np.asarray(y, dtype=float)
     return _column(y, n, "y")

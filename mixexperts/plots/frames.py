@@ -132,11 +132,11 @@ def points_frame(
         As in :func:`fit_frame`.
     y : array-like of shape (n,), optional
         Response; needed with an estimator.
-    feature, at, offset, response
+    feature, at, offset
         As in :func:`fit_frame`.
     groups : array-like of shape (n,), optional
         Groups of the rows; needed with an estimator that was fitted with groups.
-    data
+    data, response
         As in :func:`fit_frame`.
 
     Returns

@@ -26,6 +26,12 @@ def predictor(params, batch):
     return batch.X @ params["coef"].T + batch.offset[:, None]
 
 
+def three_classes(params, batch):
+    odds = np.exp(batch.X @ params["coef"].swapaxes(1, 2) + batch.offset[:, None]).swapaxes(0, 1)
+    odds = np.concatenate([odds, np.ones_like(odds[:, :, :1])], axis=2)
+    return odds / odds.sum(axis=2, keepdims=True)
+
+
 SCIPY_LOG_PROB = {
     "gaussian": lambda expert, params, batch: stats.norm.logpdf(
         batch.y[:, None], expert.mean(params, batch), params["scale"]
@@ -39,6 +45,18 @@ SCIPY_LOG_PROB = {
     "poisson": lambda expert, params, batch: stats.poisson.logpmf(
         batch.y[:, None], np.exp(predictor(params, batch))
     ),
+    "multinomial": lambda expert, params, batch: stats.multinomial.logpmf(
+        np.eye(3)[batch.y.astype(int)][:, None], 1, three_classes(params, batch)
+    ),
+    "ordinal": lambda expert, params, batch: np.log(
+        np.diff(
+            special.expit(
+                np.pad(params["threshold"], ((0, 0), (1, 1)), constant_values=(-np.inf, np.inf))
+                - predictor(params, batch)[:, :, None]
+            ),
+            axis=2,
+        )[np.arange(batch.n_rows), :, batch.y.astype(int)]
+    ),
     "binomial": lambda expert, params, batch: stats.binom.logpmf(
         batch.y[:, :1], batch.y.sum(axis=1)[:, None], special.expit(predictor(params, batch))
     ),
@@ -47,9 +65,15 @@ SCIPY_LOG_PROB = {
 
 @pytest.fixture(params=[False, True], ids=["plain", "offset"])
 def setting(request, expert, case):
+    """Parameters, and a batch whose responses are values of the predictive distribution."""
     kind = "offset" if request.param else "plain"
     _, theta, batch = case(Constant(), expert, kind)
-    return expert, theta.expert, batch
+    label = np.arange(batch.n_rows) % len(next(iter(theta.expert.values())))
+    rng = np.random.default_rng(1)
+    value = expert.sample(theta.expert, batch, label, rng)
+    while (out := ~expert.admits(expert.response_at(batch.y, value))).any():
+        value[out] = expert.sample(theta.expert, batch, label, rng)[out]
+    return expert, theta.expert, at(expert, batch, value)
 
 
 def at(expert, batch, value):
@@ -165,8 +189,10 @@ def test_density_integrates_to_one(setting, rng):
                 density = np.exp(expert.log_prob(params, one_row(expert, batch, row, y))[:, k])
                 mass[k] = np.sum(density * step)
                 jumps = np.abs(np.diff(density)) > 0.5 * density.max()
+                jumps |= (density[1:] > 0.0) != (density[:-1] > 0.0)  # the ends of a window
                 if jumps.any():  # each costs up to a panel
-                    allowed[k] = 2.0 * (density * step)[1:][jumps | np.roll(jumps, 1)].max()
+                    panels = (density * step)[1:][jumps | np.roll(jumps, 1)]
+                    allowed[k] = max(SMOOTH_TOL, 2.0 * panels.max())
             assert (np.abs(mass - 1.0) <= allowed).all(), mass
             continue
         assert_allclose(mass, 1.0, rtol=0, atol=SMOOTH_TOL)
@@ -253,10 +279,11 @@ def test_cdf_is_the_integral_of_the_density(setting, rng):
     if not offers(expert, "cdf") or is_lattice(expert, params, batch, rng):
         return
     # Densities bend within their spread, and within the distance to an end of the support.
-    reach = np.abs(batch.y[:, None] - np.array(expert.support)).min(axis=1)
+    value = expert.point_response(batch.y)
+    reach = np.abs(value[:, None] - np.array(expert.support)).min(axis=1)
     step = 2e-5 * np.minimum(spread(expert, params, batch, rng).min(), reach)
-    up = expert.cdf(params, dataclasses.replace(batch, y=batch.y + step))
-    down = expert.cdf(params, dataclasses.replace(batch, y=batch.y - step))
+    up = expert.cdf(params, at(expert, batch, value + step))
+    down = expert.cdf(params, at(expert, batch, value - step))
     density = np.exp(expert.log_prob(params, batch))
     # Second-order differences: error step^2 f'' / 6 < 1e-8 of the largest density, also where
     # that bends within a hundredth of the spread, and rounding 1e-16 / step.
