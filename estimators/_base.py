@@ -475,7 +475,9 @@ def _canonical_order(result: EMResult, expert: Expert) -> Array:
     params = result.theta.expert
     coef = next(iter(params.values())) if "coef" not in params else params["coef"]
     coef = np.round(coef.reshape(len(coef), -1).T[::-1], 8)
-    keys = [*coef, np.round(result.mass, 6), np.round(result.level, 10)]
+    # The unit of a response that was not brought to a common scale may be any.
+    size = 0.0 if expert.affine_response else float(np.abs(result.level).max(initial=0.0))
+    keys = [*coef, np.round(result.mass, 6), np.round(result.level / (size or 1.0), 10)]
     labels = expert.interchangeable(len(result.mass))
     order = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):

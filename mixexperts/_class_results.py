@@ -10,7 +10,8 @@ import numpy as np
 
 from mixexperts._archive import saveable
 from mixexperts._batch import Array
-from mixexperts._result_tables import Rows, own_label
+from mixexperts._result_tables import own_label
+from mixexperts._rows import Rows
 from mixexperts.errors import DesignError, InvalidResponseError
 from mixexperts.results import MoEResults
 

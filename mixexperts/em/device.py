@@ -255,14 +255,14 @@ def check_served(model: Model) -> None:
             raise UnsupportedCombinationError(
                 f"backend='cupy' has no part for the {what} {room.name!r}; it serves "
                 + ", ".join(map(repr, known))
-                + ". Use backend='auto'"
+                + " with their default settings. Use backend='auto'"
             )
 
 
 def is_served(model: Model) -> bool:
     """Whether gate and expert have parts in the pass."""
     served = model.gate.name in GATES and model.expert.name in array_api.FAMILIES
-    return served and model.gate.fused_code is not None
+    return served and model.gate.fused_code is not None and model.expert.fused_code is not None
 
 
 def device_pass(model: Model, theta: Theta, batch: Batch) -> Any:

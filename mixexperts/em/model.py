@@ -240,9 +240,10 @@ def health(model: Model, theta: Theta, stats: Stats) -> tuple[str, ...]:
         "part of the gate needs"
         for k in np.flatnonzero(units < rows * (1.0 - 1e-9))
     ]
+    collapsed = model.expert.collapsed(theta.expert, part(stats, "expert"))
     reasons += [
         f"expert {k + 1} {model.expert.boundary_reason_of(int(k))}"
-        for k in np.flatnonzero(model.expert.at_boundary(theta.expert))
+        for k in np.flatnonzero(collapsed)
     ]
     reasons += [
         f"expert {k + 1} {model.gate.boundary_reason()}"

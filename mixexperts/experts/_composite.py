@@ -313,6 +313,13 @@ class Composite(Expert):
         own = range(len(params["coef"]))
         return np.array([bool(self.families[k].at_boundary(self._own(params, k))[0]) for k in own])
 
+    def collapsed(self, params: Params, stats: Stats) -> Array:
+        own = range(len(params["coef"]))
+        found = [
+            self.families[k].collapsed(self._own(params, k), self._stats(stats, k)) for k in own
+        ]
+        return np.array([bool(one[0]) for one in found])
+
     def boundary_reason_of(self, expert: int) -> str:
         return self.families[expert].boundary_reason()
 

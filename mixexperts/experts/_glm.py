@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
 
 from mixexperts._batch import Array, Batch, Params, Stats
+from mixexperts.experts._links import Link, check_link, kept_positive
 from mixexperts.experts.base import Derivatives, Expert
 from mixexperts.kernels import numpy_ as kernels
 from mixexperts.penalties.base import Penalty, Ridge, solve_symmetric
@@ -26,27 +28,37 @@ _SEPARATION = 1e-3
 
 
 class GLM(Expert):
-    """Experts with a linear predictor ``eta = offset + x @ coef`` and the canonical link.
+    """Experts with a linear predictor ``eta = offset + x @ coef``.
 
-    A family is four elementwise functions: :meth:`inverse_link`, :meth:`density`,
-    :meth:`moments` and :meth:`nearest`.
+    A family is four elementwise functions of its natural parameter, which is eta with the
+    canonical link: :meth:`inverse_link`, :meth:`density`, :meth:`moments` and :meth:`nearest`.
     """
 
     param_names: ClassVar[tuple[str, ...]] = ("coef",)
     discrete: ClassVar[bool] = True
-    #: Long Newton steps must be shortened.
-    shortens: ClassVar[bool] = True
     has_derivatives: ClassVar[bool] = True
+
+    #: Links by name, the canonical one first.
+    links: ClassVar[Mapping[str, Link | None]] = {}
 
     def __post_init__(self) -> None:
         self.check_terms()
+        check_link(self.name, getattr(self, "link", None), tuple(self.links))
+
+    @property
+    def other_link(self) -> Link | None:
+        """The link, if it is not the canonical one."""
+        return self.links[getattr(self, "link")]  # noqa: B009
+
+    def update_rises(self) -> bool:
+        return self.other_link is None
 
     # --- the family ------------------------------------------------------------------------
 
     @staticmethod
     @abstractmethod
     def inverse_link(eta: Array) -> Array:
-        """Mean (of one trial) at eta, (n, K)."""
+        """Mean (of one trial) at the natural parameter, (n, K)."""
 
     @staticmethod
     @abstractmethod
@@ -56,12 +68,12 @@ class GLM(Expert):
     @staticmethod
     @abstractmethod
     def moments(y: Array, mean: Array) -> tuple[Array, Array]:
-        """Derivative of the log probability in eta, and the information about eta, (n, K)."""
+        """Derivative of the log probability in the natural parameter, and information, (n, K)."""
 
     @staticmethod
     @abstractmethod
     def nearest(y: Array) -> tuple[Array, Array]:
-        """The eta (n,) that a row alone asks for, kept finite, and the information there."""
+        """The natural parameter (n,) a row alone asks for, kept finite, and information there."""
 
     # --- EM --------------------------------------------------------------------------------
 
@@ -71,12 +83,24 @@ class GLM(Expert):
             eta += batch.offset[:, None]
         return eta
 
+    def _natural(self, params: Params, batch: Batch) -> Array:
+        """Natural parameters (n, K)."""
+        eta, link = self._eta(params, batch), self.other_link
+        return eta if link is None else link.own(eta)[0]
+
     def log_prob(self, params: Params, batch: Batch) -> Array:
-        return self.density(batch.y, self._eta(params, batch))[0]
+        return self.density(batch.y, self._natural(params, batch))[0]
 
     def accumulate(self, params: Params, batch: Batch, weight: Array) -> Stats:
-        mean = self.inverse_link(self._eta(params, batch))
-        slope, curve = self.moments(batch.y, mean)
+        eta, link = self._eta(params, batch), self.other_link
+        if link is None:
+            mean = self.inverse_link(eta)
+            slope, curve = self.moments(batch.y, mean)
+        else:
+            natural, first, _ = link.own(eta)
+            mean = self.inverse_link(natural)
+            slope, curve = self.moments(batch.y, mean)
+            slope, curve = slope * first, curve * first**2
         return {
             "mass": weight.sum(axis=0),
             "gram": kernels.weighted_gram(batch.X, weight * curve),
@@ -92,11 +116,17 @@ class GLM(Expert):
 
     def derivatives(self, params: Params, batch: Batch) -> Derivatives:
         """In eta; with the canonical link the information is the same, observed or expected."""
-        slope, curve = self.moments(batch.y, self.inverse_link(self._eta(params, batch)))
+        eta, link = self._eta(params, batch), self.other_link
+        if link is None:
+            slope, curve = self.moments(batch.y, self.inverse_link(eta))
+        else:
+            natural, first, second = link.own(eta)
+            slope, curve = self.moments(batch.y, self.inverse_link(natural))
+            slope, curve = slope * first, curve * first**2 - slope * second
         return Derivatives((batch.X,), slope[None], curve[None, None], (False,))
 
     def update(self, params: Params, stats: Stats, penalty: Penalty) -> Params:
-        """One Newton step for each expert, shortened where it is long."""
+        """A scoring step for each expert, with the canonical link shortened where it is long."""
         coef = params["coef"]
         mask = self.penalized(coef.shape[1])
         step = np.zeros_like(coef)
@@ -104,8 +134,14 @@ class GLM(Expert):
             gram, cross = stats["gram"][k], stats["cross"][k]
             if penalty.is_null and np.trace(gram) < _NOTHING:
                 continue
-            step[k] = shortened(penalty.minimize_quadratic(gram, cross, coef[k], mask), gram)
+            step[k] = penalty.minimize_quadratic(gram, cross, coef[k], mask)
+            if self.other_link is None:
+                step[k] = shortened(step[k], gram)
         return self.stepped(params, stats, step)
+
+    def steepness(self, params: Params) -> Array | None:
+        """Third derivatives over second ones in eta (K,), where steps are shortened; or None."""
+        return np.ones(len(params["coef"])) if self.other_link is None else None
 
     def quadratic(self, params: Params, stats: Stats) -> tuple[Array, Array]:
         return stats["gram"], stats["cross"]
@@ -119,7 +155,8 @@ class GLM(Expert):
         The pull keeps a start finite where an expert's rows hold no event, or nothing else.
         """
         weight = batch.spread_units(resp * batch.weight[:, None])
-        eta, curve = self.nearest(batch.y)
+        eta, curve = self._wanted(batch.y)
+        wanted, link = eta, self.other_link
         eta = eta if batch.offset is None else eta - batch.offset
         rows = curve * batch.spread_units(batch.weight)
         pooled = solve_symmetric(
@@ -134,13 +171,24 @@ class GLM(Expert):
         pulls = [Ridge(_START_DAMPING).scaled(float(mass)) for mass in weight.sum(axis=0)]
         for k, pull in enumerate(pulls):
             away[k] = pull.minimize_quadratic(gram[k], cross[k], away[k], everything)
+        coef = kept_positive(link, None, pooled + away, batch, wanted)
         for _ in range(_START_STEPS):
-            stats = self.accumulate({"coef": pooled + away}, batch, weight)
+            stats, away = self.accumulate({"coef": coef}, batch, weight), coef - pooled
             for k, pull in enumerate(pulls):
                 gram_k, cross_k = stats["gram"][k], stats["cross"][k]
                 step = pull.minimize_quadratic(gram_k, cross_k, away[k], everything)
-                away[k] += shortened(step, gram_k)
-        return {"coef": pooled + away}
+                away[k] += shortened(step, gram_k) if link is None else step
+            coef = kept_positive(link, coef, pooled + away, batch, wanted)
+        return {"coef": coef}
+
+    def _wanted(self, y: Array) -> tuple[Array, Array]:
+        """The eta (n,) that a row alone asks for, and the information about it there."""
+        natural, curve = self.nearest(y)
+        link = self.other_link
+        if link is None:
+            return natural, curve
+        eta = link.eta(natural)
+        return eta, curve * link.own(eta)[1] ** 2
 
     def pack(self, params: Params) -> Array:
         return params["coef"].ravel()
@@ -171,7 +219,7 @@ class GLM(Expert):
     # --- starts ----------------------------------------------------------------------------
 
     def working_response(self, batch: Batch) -> Array:
-        eta, _ = self.nearest(batch.y)
+        eta, _ = self._wanted(batch.y)
         return eta if batch.offset is None else eta - batch.offset
 
     def residual(self, params: Params, batch: Batch) -> Array:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 
 from mixexperts._batch import Array, Batch, Params, Stats
 from mixexperts._design import DesignMap
 from mixexperts.experts._glm import shortened
+from mixexperts.experts._shape import Shape as Shape
 from mixexperts.experts.base import Derivatives, Expert, RowTerms
 from mixexperts.kernels import numpy_ as kernels
 from mixexperts.penalties.base import Penalty, Ridge, solve_symmetric
@@ -23,48 +24,6 @@ _SEPARATION = 1e-3  # as for counts: see _glm
 _NOTHING = 1e-290
 # Longest step of a shape's logarithm in one update.
 _LONGEST = 1.0
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A scalar parameter of each expert, such as a scale, a dispersion or degrees of freedom.
-
-    The engine moves ``t = log(value - origin)`` or, for ``transform="identity"``, the value.
-
-    Attributes
-    ----------
-    name : str
-    lower, upper : float
-        The engine keeps the value between them.
-    transform : {"log", "identity"}
-    origin : float
-    follows_scale : bool
-        The value is in units of the response: it is multiplied when the response is.
-    boundary : bool
-        At ``lower`` the density is a spike, and the fit degenerate.
-    held : bool
-        Starts keep the value of :meth:`LinearExpert.start_shapes`: the few rows of an expert at
-        its start tell too little of it.
-    """
-
-    name: str
-    lower: float
-    upper: float
-    transform: Literal["log", "identity"] = "log"
-    origin: float = 0.0
-    follows_scale: bool = False
-    boundary: bool = False
-    held: bool = False
-
-    def free(self, value: Array) -> Array:
-        """The unconstrained parameter t."""
-        return np.log(value - self.origin) if self.transform == "log" else value
-
-    def value(self, free: Array) -> Array:
-        """Inverse of :meth:`free`, kept between the bounds."""
-        with np.errstate(over="ignore"):
-            value = np.exp(np.minimum(free, 700.0)) if self.transform == "log" else free
-        return np.clip(value + self.origin * (self.transform == "log"), self.lower, self.upper)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +73,8 @@ class LinearExpert(Expert):
 
     def __post_init__(self) -> None:
         self.check_terms()
+        for shape in self.shapes:
+            shape.check_fixed(getattr(self, shape.name, None))
 
     # --- the family ------------------------------------------------------------------------
 
@@ -194,7 +155,7 @@ class LinearExpert(Expert):
 
     def is_fixed(self, shape: Shape) -> bool:
         """Whether a shape is known: the field of its name holds its value."""
-        return isinstance(getattr(self, shape.name, None), float | int)
+        return getattr(self, shape.name, None) is not None
 
     def is_shared(self, shape: Shape) -> bool:
         """Whether all experts have one value: the field ``shared_<name>`` says so."""
@@ -283,14 +244,14 @@ class LinearExpert(Expert):
         """A scoring step of the coefficients, and one of each shape."""
         coef = params["coef"]
         mask = self.penalized(coef.shape[1])
-        step = np.zeros_like(coef)
+        step, steepness = np.zeros_like(coef), self.steepness(params)
         for k in np.flatnonzero(stats["mass"] > 0.0):
             gram, cross = stats["gram"][k], stats["cross"][k]
             if penalty.is_null and np.trace(gram) < _NOTHING:
                 continue
             step[k] = penalty.minimize_quadratic(gram, cross, coef[k], mask)
-            if self.shortens:
-                step[k] = shortened(step[k], gram)
+            if steepness is not None:
+                step[k] = shortened(steepness[k] * step[k], gram) / steepness[k]
         return self.stepped(params, stats, step)
 
     def quadratic(self, params: Params, stats: Stats) -> tuple[Array, Array]:
@@ -301,6 +262,13 @@ class LinearExpert(Expert):
         for _, shape in self.free_shapes():
             moved[shape.name] = self.update_shape(shape, params, stats)
         return {**params, **moved}
+
+    def steepness(self, params: Params) -> Array | None:
+        """Third derivatives over second ones in eta (K,), for shortening steps; None: full steps.
+
+        See :attr:`shortens`.
+        """
+        return np.ones(len(params["coef"])) if self.shortens else None
 
     def update_shape(self, shape: Shape, params: Params, stats: Stats) -> Array:
         """New values (K,) of a shape: a step of t, at most one unit long."""
@@ -330,14 +298,18 @@ class LinearExpert(Expert):
         pulls = [Ridge(_START_DAMPING).scaled(float(mass)) for mass in weight.sum(axis=0)]
         for k, pull in enumerate(pulls):
             away[k] = pull.minimize_quadratic(gram[k], cross[k], away[k], everything)
+        away = self.admissible(None, pooled + away, batch) - pooled
         params: Params = {"coef": pooled + away}
         params = {**params, **self._first_shapes(params, batch, weight)}
         for _ in range(_START_STEPS):
-            stats = self.accumulate(params, batch, weight)
+            stats, steepness = self.accumulate(params, batch, weight), self.steepness(params)
             for k, pull in enumerate(pulls):
                 gram_k, cross_k = stats["gram"][k], stats["cross"][k]
                 step = pull.minimize_quadratic(gram_k, cross_k, away[k], everything)
-                away[k] += shortened(step, gram_k) if self.shortens else step
+                if steepness is not None:
+                    step = shortened(steepness[k] * step, gram_k) / steepness[k]
+                away[k] += step
+            away = self.admissible(params["coef"], pooled + away, batch) - pooled
             moved = {
                 shape.name: self.update_shape(shape, params, stats)
                 for _, shape in self.free_shapes()
@@ -345,6 +317,13 @@ class LinearExpert(Expert):
             }
             params = {**params, **moved, "coef": pooled + away}
         return params
+
+    def admissible(self, previous: Array | None, coef: Array, batch: Batch) -> Array:
+        """Coefficients (K, p) of a start, moved back to where all rows have a density.
+
+        ``previous`` (K, p) are some that do; None: there are none yet.
+        """
+        return coef
 
     def _first_shapes(self, params: Params, batch: Batch, weight: Array) -> dict[str, Array]:
         found = self.start_shapes(self.columns_first(batch.y), self.eta(params, batch), weight)
@@ -421,11 +400,15 @@ class LinearExpert(Expert):
         for _, shape in self.free_shapes():
             if shape.boundary:
                 at |= params[shape.name] <= shape.lower * (1.0 + 1e-9)
+            if shape.upper_boundary:
+                at |= params[shape.name] >= shape.upper * (1.0 - 1e-9)
         return at
 
     def boundary_reason(self) -> str:
-        named = ", ".join(s.name for _, s in self.free_shapes() if s.boundary) or "a parameter"
-        return f"has its {named} at the smallest value allowed: its density is a spike"
+        ends = [(s.name, "smallest") for _, s in self.free_shapes() if s.boundary]
+        ends += [(s.name, "largest") for _, s in self.free_shapes() if s.upper_boundary]
+        named = " or ".join(f"its {name} at the {end} value allowed" for name, end in ends)
+        return f"has {named or 'a parameter at its bound'}: its density is a spike"
 
     def separation(self, params: Params, stats: Stats, penalty: Penalty) -> Array:
         if not self.discrete:

@@ -95,8 +95,8 @@ class WithZeros(Expert):
 
     def atoms(self, y: Array) -> Array:
         """Which responses have a positive probability, (n,) bool."""
-        there: Array = (y == np.floor(y)) if self.discrete else (y == 0.0)
-        atoms: Array = np.isfinite(y) & (y >= 0.0) & there
+        whole = (y == np.floor(y)) if self.discrete else (y == 0.0)
+        atoms: Array = np.isfinite(y) & (y >= 0.0) & whole
         return atoms
 
     def possible(self, y: Array) -> Array:

@@ -347,6 +347,10 @@ class Expert(ABC):
         """Which experts have collapsed onto the boundary of the parameters, (K,) bool."""
         return np.zeros(next(iter(params.values())).shape[0], dtype=bool)
 
+    def collapsed(self, params: Params, stats: Stats) -> Array:
+        """:meth:`at_boundary` of a fit, where the statistics may tell more, (K,) bool."""
+        return self.at_boundary(params)
+
     def boundary_reason(self) -> str:
         """What :meth:`at_boundary` means, to complete 'expert 2 ...'."""
         return "lies on the boundary of the parameters"

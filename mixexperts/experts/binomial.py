@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -11,6 +12,7 @@ from mixexperts._batch import Array, Batch, Params
 from mixexperts._lattice import smallest_integer
 from mixexperts.errors import InvalidResponseError
 from mixexperts.experts._glm import GLM, first_row
+from mixexperts.experts._links import CLOGLOG, PROBIT, Link
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,16 @@ class Binomial(GLM):
     degree : int, default=1
         Total degree of the polynomial in the features: 0 gives constants, 1 logistic experts,
         2 adds squares and products, and so on.
+    link : {"logit", "probit", "cloglog"}, default="logit"
+        The probability is the logistic or the normal distribution function of the linear
+        predictor, or ``1 - exp(-exp(eta))``, the complementary log-log link.
     fit_intercept : bool, default=True
         Whether each expert has an intercept.
+
+    Raises
+    ------
+    ValueError
+        If the link is not known.
 
     Notes
     -----
@@ -50,12 +60,18 @@ class Binomial(GLM):
     """
 
     degree: int = 1
+    link: Literal["logit", "probit", "cloglog"] = "logit"
     fit_intercept: bool = True
     name: ClassVar[str] = "binomial"
-    mean_link: ClassVar[str | None] = "logit"
-    fused_code: ClassVar[int | None] = 2
+    links: ClassVar[Mapping[str, Link | None]] = {
+        "logit": None, "probit": PROBIT, "cloglog": CLOGLOG,
+    }  # fmt: skip
     response_columns: ClassVar[tuple[int, ...]] = (1, 2)
     takes_classes: ClassVar[Literal["none", "two", "many"]] = "two"
+
+    @property
+    def fused_code(self) -> int | None:  # type: ignore[override]
+        return 2 if self.link == "logit" else None
 
     def check_rows(self, y: Array) -> None:
         """Zeros and ones, or two columns of integers >= 0; the first row at fault is named."""
@@ -141,29 +157,29 @@ class Binomial(GLM):
     def mean(self, params: Params, batch: Batch) -> Array:
         """Expected successes out of the rows' trials, (n, K): for one trial, probabilities."""
         _, trials = successes_and_trials(batch.y)
-        mean: Array = trials[:, None] * self.inverse_link(self._eta(params, batch))
+        mean: Array = trials[:, None] * self.inverse_link(self._natural(params, batch))
         return mean
 
     def variance(self, params: Params, batch: Batch) -> Array:
         from scipy.special import expit
 
         _, trials = successes_and_trials(batch.y)
-        eta = self._eta(params, batch)
+        eta = self._natural(params, batch)
         variance: Array = trials[:, None] * expit(eta) * expit(-eta)
         return variance
 
     def cdf(self, params: Params, batch: Batch) -> Array:
         successes, trials = successes_and_trials(batch.y)
-        return _cdf(successes[:, None], trials[:, None], self._eta(params, batch))
+        return _cdf(successes[:, None], trials[:, None], self._natural(params, batch))
 
     def sf(self, params: Params, batch: Batch) -> Array:
         """Probability above ``batch.y`` of each expert, (n, K), accurate in the upper tail."""
         successes, trials = successes_and_trials(batch.y)
-        return _sf(successes[:, None], trials[:, None], self._eta(params, batch))
+        return _sf(successes[:, None], trials[:, None], self._natural(params, batch))
 
     def quantile(self, params: Params, batch: Batch, probability: float) -> Array:
         """Least number of successes whose distribution function reaches the probability, (n, K)."""
-        eta = self._eta(params, batch)
+        eta = self._natural(params, batch)
         trials = np.broadcast_to(successes_and_trials(batch.y)[1][:, None], eta.shape)
         if probability >= 1.0:
             return np.array(trials, dtype=float)
@@ -179,7 +195,7 @@ class Binomial(GLM):
     def sample(self, params: Params, batch: Batch, label: Array, rng: np.random.Generator) -> Array:
         """Successes out of the rows' trials, (n,)."""
         _, trials = successes_and_trials(batch.y)
-        eta = self._eta(params, batch)[np.arange(batch.n_rows), label]
+        eta = self._natural(params, batch)[np.arange(batch.n_rows), label]
         return rng.binomial(trials.astype(np.int64), self.inverse_link(eta)).astype(float)
 
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from mixexperts._batch import Array
-from mixexperts.errors import InvalidResponseError
-from mixexperts.experts._glm import first_row
-from mixexperts.experts._linear import LinearExpert, Shape, Terms
-
-_MAX_ETA = 300.0
+from mixexperts.experts._linear import Shape, Terms
+from mixexperts.experts._positive import MAX_ETA, LinkedPositive
 
 
 @dataclass(frozen=True)
-class Gamma(LinearExpert):
+class Gamma(LinkedPositive):
     r"""Gamma experts with mean ``mu_k = exp(offset + intercept_k + x @ coef_k)``.
 
     The density has shape :math:`a_k` and scale :math:`\mu_k / a_k`; the coefficient of variation
@@ -27,10 +23,25 @@ class Gamma(LinearExpert):
     ----------
     degree : int, default=1
         Total degree of the polynomial in the features.
+    shape : float or None, default=None
+        The shape of all experts; None estimates one for each.
     shared_shape : bool, default=False
         One shape for all experts instead of one each.
+    link : {"log", "inverse", "identity"}, default="log"
+        Scale of the linear predictor ``eta``: the log of the mean, one over it, or the mean.
     fit_intercept : bool, default=True
         Whether each expert has an intercept.
+
+    Raises
+    ------
+    ValueError
+        If the link is not known, or a given shape is not positive.
+
+    Notes
+    -----
+    With the inverse and the identity link ``eta`` must be positive. A row where it is not has the
+    mean at the edge, next to infinity or to zero, so that an expert hardly reaches it. Steps of
+    the fit that end there are halved.
 
     References
     ----------
@@ -39,65 +50,57 @@ class Gamma(LinearExpert):
     """
 
     degree: int = 1
+    shape: float | None = None
     shared_shape: bool = False
+    link: Literal["log", "inverse", "identity"] = "log"
     fit_intercept: bool = True
     name: ClassVar[str] = "gamma"
     mean_link: ClassVar[str | None] = "log"
     param_names: ClassVar[tuple[str, ...]] = ("coef", "shape")
-    shapes: ClassVar[tuple[Shape, ...]] = (Shape("shape", 1e-6, 1e10),)
-    support: ClassVar[tuple[float, float]] = (0.0, math.inf)
-    has_derivatives: ClassVar[bool] = True
+    shapes: ClassVar[tuple[Shape, ...]] = (Shape("shape", 1e-6, 1e10, upper_boundary=True),)
+    links: ClassVar[tuple[str, ...]] = ("log", "inverse", "identity")
     shortens: ClassVar[bool] = True
 
-    def check_response(self, y: Array) -> None:
-        """Finite numbers > 0; the first row at fault is named."""
-        bad = ~(np.isfinite(y) & (y > 0.0))
-        if bad.any():
-            row = first_row(bad)
-            raise InvalidResponseError(
-                f"gamma experts take numbers > 0 as y; row {row} holds {y[row]:g}. For zeros among "
-                "positive numbers wrap the family in ZeroInflated or Hurdle"
-            )
-
-    def terms(self, y: Array, eta: Array, **shapes: Array) -> Terms:
+    def own_terms(self, y: Array, eta: Array, **shapes: Array) -> Terms:
         from mixexperts.kernels.special import gamma_functions
 
         shape = shapes["shape"]
-        eta = np.minimum(eta, _MAX_ETA)
         # log y - eta, and y / mean from it: neither overflows where the other is a number
-        log_ratio = np.log(y) - eta
-        ratio = np.exp(np.minimum(log_ratio, _MAX_ETA))
+        log_y = np.log(y)
+        log_ratio = log_y - eta
+        ratio = np.exp(np.minimum(log_ratio, MAX_ETA))
         log_gamma, psi, psi1 = gamma_functions(shape)
         excess = log_ratio - ratio
-        log_f = shape * (excess + np.log(shape)) - log_gamma - np.log(y)
+        log_f = shape * (excess + np.log(shape)) - log_gamma - log_y
         slope = shape * (ratio - 1.0)
-        towards = shape * (excess + np.log(shape) + 1.0 - psi)
+        towards = shape * (excess + (np.log(shape) + 1.0 - psi))
         # In log shape the expected information is a^2 psi1(a) - a, which is positive.
         flat = np.broadcast_to(shape * (shape * psi1 - 1.0), log_f.shape)
         return Terms(log_f, np.exp(eta), (slope, towards), (shape * ratio, flat))
 
-    def curves(self, y: Array, eta: Array, **shapes: Array) -> list[list[Array]]:
+    def own_curves(self, y: Array, eta: Array, **shapes: Array) -> list[list[Array]]:
         from mixexperts.kernels.special import gamma_functions
 
         shape = shapes["shape"]
-        log_ratio = np.log(y) - np.minimum(eta, _MAX_ETA)
-        ratio = np.exp(np.minimum(log_ratio, _MAX_ETA))
+        log_ratio = np.log(y) - eta
+        ratio = np.exp(np.minimum(log_ratio, MAX_ETA))
         _, psi, psi1 = gamma_functions(shape)
         first = shape * (log_ratio - ratio + np.log(shape) + 1.0 - psi)
         cross = -shape * (ratio - 1.0)
         return [[shape * ratio, cross], [cross, shape * (shape * psi1 - 1.0) - first]]
 
-    def nearest(self, y: Array) -> tuple[Array, Array]:
-        return np.log(y), np.ones_like(y)
+    def information(self, eta: Array, **shapes: Array) -> Array:
+        return np.broadcast_to(shapes["shape"], eta.shape)
 
     def start_shapes(self, y: Array, eta: Array, weight: Array) -> dict[str, Array]:
         """Moments: the variance of y over its mean is one over the shape."""
-        square = np.clip(np.exp(np.minimum(np.log(y) - eta, 20.0)) - 1.0, -10.0, 10.0) ** 2
+        log_ratio = np.log(y) - self.own(eta)
+        square = np.clip(np.exp(np.minimum(log_ratio, 20.0)) - 1.0, -10.0, 10.0) ** 2
         mass = np.maximum(weight.sum(axis=0), 1e-300)
         return {"shape": 1.0 / np.maximum((weight * square).sum(axis=0) / mass, 1e-4)}
 
     def mean_at(self, eta: Array, **shapes: Array) -> Array:
-        return np.exp(np.minimum(eta, _MAX_ETA))
+        return np.exp(self.own(eta))
 
     def variance_at(self, eta: Array, **shapes: Array) -> Array:
         variance: Array = self.mean_at(eta) ** 2 / shapes["shape"]
@@ -114,11 +117,11 @@ class Gamma(LinearExpert):
         return np.asarray(gammaincc(shapes["shape"], self._scaled(y, eta, shapes["shape"])))
 
     def flows_at(self, y: Array, eta: Array, **shapes: Array) -> tuple[Array | None, ...]:
-        return y, None  # eta is the log of a scale
+        # with the log link eta is the log of a scale
+        return (y if self.link == "log" else None), None
 
-    @staticmethod
-    def _scaled(y: Array, eta: Array, shape: Array) -> Array:
-        scaled: Array = y * shape * np.exp(-np.clip(eta, -_MAX_ETA, _MAX_ETA))
+    def _scaled(self, y: Array, eta: Array, shape: Array) -> Array:
+        scaled: Array = y * shape * np.exp(-np.clip(self.own(eta), -MAX_ETA, MAX_ETA))
         return scaled
 
     def quantile_at(self, probability: float, eta: Array, **shapes: Array) -> Array:

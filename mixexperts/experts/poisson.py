@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from mixexperts._batch import Array, Batch, Params
 from mixexperts._lattice import smallest_integer
 from mixexperts.errors import InvalidResponseError
 from mixexperts.experts._glm import GLM, first_row
+from mixexperts.experts._links import IDENTITY, SQRT, Link
 
 # Largest eta whose exponential is taken: its square, times weights and squares of columns, stays
 # a number.
@@ -23,19 +25,30 @@ _MAX_DRAWN = 1e15
 class Poisson(GLM):
     r"""Poisson experts, ``y | x, k ~ Poisson(exp(offset + intercept_k + x @ coef_k))``.
 
-    The response holds counts: integers >= 0, also as floats. An offset is the log of the
-    exposure (hours, areas, persons at risk).
+    The response holds counts: integers >= 0, also as floats. With the log link an offset is the
+    log of the exposure (hours, areas, persons at risk).
 
     Parameters
     ----------
     degree : int, default=1
         Total degree of the polynomial in the features: 0 gives constants, 1 log-linear
         experts, 2 adds squares and products, and so on.
+    link : {"log", "identity", "sqrt"}, default="log"
+        Scale of the linear predictor ``eta``: the log of the mean, the mean, or its square root.
     fit_intercept : bool, default=True
         Whether each expert has an intercept.
 
+    Raises
+    ------
+    ValueError
+        If the link is not known.
+
     Notes
     -----
+    With the identity link ``eta`` must be positive. A row where it is not has a mean next to zero,
+    so that an expert reaches it only with a count of zero. Steps of the fit that end there are
+    halved. With the square root the mean is the square of ``eta``, whatever its sign.
+
     An expert whose rows hold no event has no finite maximum: its mean goes to zero. The fit
     stands where the log-likelihood stopped rising, and the expert is marked as separated.
 
@@ -48,10 +61,14 @@ class Poisson(GLM):
     """
 
     degree: int = 1
+    link: Literal["log", "identity", "sqrt"] = "log"
     fit_intercept: bool = True
     name: ClassVar[str] = "poisson"
-    mean_link: ClassVar[str | None] = "log"
-    fused_code: ClassVar[int | None] = 1
+    links: ClassVar[Mapping[str, Link | None]] = {"log": None, "identity": IDENTITY, "sqrt": SQRT}
+
+    @property
+    def fused_code(self) -> int | None:  # type: ignore[override]
+        return 1 if self.link == "log" else None
 
     def check_response(self, y: Array) -> None:
         """Integers >= 0 in one column; anything else is refused, and the first row named."""
@@ -96,7 +113,7 @@ class Poisson(GLM):
 
     def mean(self, params: Params, batch: Batch) -> Array:
         """Expected counts, (n, K)."""
-        return self.inverse_link(self._eta(params, batch))
+        return self.inverse_link(self._natural(params, batch))
 
     def variance(self, params: Params, batch: Batch) -> Array:
         return self.mean(params, batch)

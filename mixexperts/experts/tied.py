@@ -211,8 +211,9 @@ class Tied(Expert):
         step = np.zeros((n_experts, p))
         if not penalty.is_null or np.trace(hessian) >= _NOTHING:
             step = (free @ solve_symmetric(hessian, slope)).reshape(n_experts, p)
-        if getattr(self.expert, "shortens", False):
-            step *= min(shortening(s, g) for s, g in zip(step, gram, strict=True))
+        steep = getattr(self.expert, "steepness", lambda _: None)(params)
+        if steep is not None:
+            step *= min(shortening(a * s, g) for a, s, g in zip(steep, step, gram, strict=True))
         return self.expert.stepped(params, stats, step)
 
     def init_params(self, batch: Batch, resp: Array, rng: np.random.Generator) -> Params:
@@ -342,6 +343,7 @@ class Tied(Expert):
     term_stats = _inner("term_stats")
     update_rises = _inner("update_rises")
     at_boundary = _inner("at_boundary")
+    collapsed = _inner("collapsed")
     boundary_reason = _inner("boundary_reason")
     penalized = _inner("penalized")
     raw = _inner("raw")

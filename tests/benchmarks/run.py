@@ -1,6 +1,8 @@
 """Speed of the engine against a yardstick and against the machine, side by side in one run.
 
-    python tests/benchmarks/run.py [--quick] [--only passes,optimum,slow,gates,growth,memory,small]
+    python tests/benchmarks/run.py [--quick] [--only PARTS]
+
+Parts: passes, optimum, slow, gates, families, growth, memory, small.
 
 Prints Markdown tables. Ratios are what counts: both sides of each are measured in this run. R's
 flexmix and mclust are measured where Rscript finds them.
@@ -22,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import peers
 from common import best_of, floor_seconds, init_of, machine_floor, problem, table
+from families import families
 from naive_em import naive_em, naive_pass
 from threadpoolctl import threadpool_limits
 
@@ -249,6 +252,7 @@ def main():
         "optimum": lambda: optimum(n // 10),
         "slow": slow_suite,
         "gates": lambda: gaussian_gate(n),
+        "families": lambda: families(n // 10),
         "growth": lambda: growth(n),
         "memory": lambda: memory(n),
         "small": small,

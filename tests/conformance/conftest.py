@@ -21,6 +21,7 @@ from mixexperts.gates import DSelectK, Softmax, TopK, Tree
 N_EXPERTS = 3
 MOST_EXPERTS = 7
 N_UNITS = 40
+_FALL, _FAR = 3.0, 3.0
 # Settings that no single switch makes.
 MORE = {
     "gate": (
@@ -240,7 +241,22 @@ def make_theta(model, batch, rng, n_experts=N_EXPERTS, jitter=0.3):
         model.gate.init_params(batch, resp, rng), model.expert.init_params(batch, resp, rng)
     )
     packed = model.pack(theta)
-    return model.unpack(packed + jitter * rng.standard_normal(packed.shape), theta)
+    direction = rng.standard_normal(packed.shape)
+    for _ in range(20):
+        if not _at_an_edge(model, packed, jitter * direction, theta, batch):
+            break
+        jitter /= 2
+    return model.unpack(packed + jitter * direction, theta)
+
+
+def _at_an_edge(model, packed, move, theta, batch):
+    """Whether going on leaves what an expert can reach: some links end where eta is zero."""
+    points = [model.unpack(packed + share * move, theta) for share in (1.0, 0.5, 1.5)]
+    here, *there = (model.expert.log_prob(point.expert, batch) for point in points)
+    if any((np.abs(here - far) > _FALL * (1.0 + np.abs(far))).any() for far in there):
+        return True
+    means = np.stack([model.expert.mean(point.expert, batch) for point in points])
+    return np.abs(means[np.isfinite(means)]).max() > _FAR * (1.0 + np.abs(batch.y).max())
 
 
 def separated_theta(model, batch, rng, n_experts=2, tries=30):

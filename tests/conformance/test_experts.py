@@ -20,6 +20,7 @@ SMOOTH_TOL = 1e-8
 # 40000 draws: a mean lies within 4.5 standard errors but for 1e-5 of the cases.
 DRAWS = 40_000
 ERRORS = 4.5
+HALVINGS = 40
 
 
 def predictor(params, batch):
@@ -30,6 +31,18 @@ def three_classes(params, batch):
     odds = np.exp(batch.X @ params["coef"].swapaxes(1, 2) + batch.offset[:, None]).swapaxes(0, 1)
     odds = np.concatenate([odds, np.ones_like(odds[:, :, :1])], axis=2)
     return odds / odds.sum(axis=2, keepdims=True)
+
+
+def scipy_beta(expert, params, batch):
+    mean = special.expit(predictor(params, batch))
+    precision = params["precision"]
+    return stats.beta.logpdf(batch.y[:, None], mean * precision, (1.0 - mean) * precision)
+
+
+def scipy_inverse_gaussian(expert, params, batch):
+    size = 1.0 / params["dispersion"]
+    mean = np.exp(predictor(params, batch))
+    return stats.invgauss.logpdf(batch.y[:, None], mean / size, scale=size)
 
 
 SCIPY_LOG_PROB = {
@@ -59,6 +72,22 @@ SCIPY_LOG_PROB = {
     ),
     "binomial": lambda expert, params, batch: stats.binom.logpmf(
         batch.y[:, :1], batch.y.sum(axis=1)[:, None], special.expit(predictor(params, batch))
+    ),
+    "beta": scipy_beta,
+    "exponential": lambda expert, params, batch: stats.expon.logpdf(
+        batch.y[:, None], scale=np.exp(predictor(params, batch))
+    ),
+    "gamma": lambda expert, params, batch: stats.gamma.logpdf(
+        batch.y[:, None],
+        params["shape"],
+        scale=np.exp(predictor(params, batch)) / params["shape"],
+    ),
+    "inverse_gaussian": scipy_inverse_gaussian,
+    "log_normal": lambda expert, params, batch: stats.lognorm.logpdf(
+        batch.y[:, None], params["scale"], scale=np.exp(predictor(params, batch))
+    ),
+    "weibull": lambda expert, params, batch: stats.weibull_min.logpdf(
+        batch.y[:, None], params["shape"], scale=np.exp(predictor(params, batch))
     ),
 }
 

@@ -28,7 +28,12 @@ def by_differences(model, theta, batch, step=1e-5):
         return model.score(point, em_pass(model, point, batch))
 
     columns = [
-        (score(here - step * e) - score(here + step * e)) / (2 * step) for e in np.eye(len(here))
+        (
+            8.0 * (score(here - step * e) - score(here + step * e))
+            - (score(here - 2 * step * e) - score(here + 2 * step * e))
+        )
+        / (12 * step)
+        for e in np.eye(len(here))
     ]
     return np.stack(columns, axis=1) if columns else np.empty((0, 0))
 
@@ -42,10 +47,14 @@ def test_information_is_minus_the_derivative_of_the_score(gate, expert, kind, ca
             observed_information(model, theta, batch)
         return
     found = observed_information(model, theta, batch)
-    right = by_differences(model, theta, batch)
+    # Steps that shrink: near an edge of a link slopes bend fast.
     rounding = 1e-10 * batch.n_rows  # of the sums, over the step
-    scale = np.abs(right).max(initial=0.0)
-    assert_allclose(found["information"], right, rtol=0, atol=1e-7 * scale + rounding)
+    for step in (1e-5, 1e-6):
+        right = by_differences(model, theta, batch, step)
+        allowed = 1e-7 * np.abs(right).max(initial=0.0) + rounding
+        if np.abs(found["information"] - right).max(initial=0.0) <= allowed:
+            return
+    assert_allclose(found["information"], right, rtol=0, atol=allowed)
 
 
 @pytest.mark.parametrize("gate_of", [Softmax, Constant])

@@ -55,19 +55,25 @@ def assert_stats_equal(left, right):
         assert_allclose(left[name], right[name], rtol=0, atol=SUM_TOL * scale, err_msg=name)
 
 
-def assert_gradient(model, theta, batch, numeric):
+def assert_gradient(model, theta, batch):
+    """Against differences with steps that shrink: near an edge of a link functions bend fast."""
     stats = em_pass(model, theta, batch)
-    rounding = 16.0 * np.finfo(float).eps * abs(stats["log_likelihood"]) / STEP
-    allowed = GRADIENT_TOL * np.abs(numeric).max(initial=0.0) + rounding
-    assert_allclose(model.score(theta, stats), numeric, rtol=GRADIENT_TOL, atol=allowed)
+    score, here = model.score(theta, stats), model.pack(theta)
+    for share in (1.0, 1 / 16, 1 / 256):
+        step = share * step_of(model)
+        numeric = numeric_gradient(
+            lambda v: objective(model, model.unpack(v, theta), batch), here, step
+        )
+        rounding = 16.0 * np.finfo(float).eps * abs(stats["log_likelihood"]) / STEP
+        allowed = GRADIENT_TOL * np.abs(numeric).max(initial=0.0) + rounding
+        if np.isclose(score, numeric, rtol=GRADIENT_TOL, atol=allowed).all():
+            return
+    assert_allclose(score, numeric, rtol=GRADIENT_TOL, atol=allowed)
 
 
 def test_score_is_the_gradient_of_the_log_likelihood(gate, expert, kind, case):
     model, theta, batch = case(gate, expert, kind)
-    numeric = numeric_gradient(
-        lambda v: objective(model, model.unpack(v, theta), batch), model.pack(theta), step_of(model)
-    )
-    assert_gradient(model, theta, batch, numeric)
+    assert_gradient(model, theta, batch)
 
 
 def test_score_holds_the_pull_of_the_penalties(gate, expert, case):
@@ -75,10 +81,7 @@ def test_score_holds_the_pull_of_the_penalties(gate, expert, case):
     model, theta, batch = case(gate, expert, gate_penalty=strong, expert_penalty=strong)
     sizes = [room.penalized_coef(params).size for room, _, params in model.penalized_rooms(theta)]
     assert (model.penalty_value(theta) > 0) == any(sizes)
-    numeric = numeric_gradient(
-        lambda v: objective(model, model.unpack(v, theta), batch), model.pack(theta), step_of(model)
-    )
-    assert_gradient(model, theta, batch, numeric)
+    assert_gradient(model, theta, batch)
 
 
 def test_parts_add_up_to_the_whole(gate, expert, kind, case):
@@ -145,7 +148,10 @@ def test_pack_and_unpack_are_inverse(gate, expert, case):
     again = model.unpack(packed, theta)
     # parameters of order one; those through a matrix factor round in the last digits
     assert_allclose(model.pack(again), packed, rtol=1e-14, atol=1e-14)
-    assert_allclose(model.log_joint(again, batch), model.log_joint(theta, batch), rtol=1e-13)
+    # A parameter that is off by a unit in the last place moves terms that cancel in the sum.
+    assert_allclose(
+        model.log_joint(again, batch), model.log_joint(theta, batch), rtol=1e-13, atol=1e-12
+    )
 
 
 def test_permuting_experts_permutes_everything(gate, expert, kind, case, tools):
