@@ -115,7 +115,7 @@ def _row_weight(sample_weight: Any, n: int) -> Array | None:
     """Weights of n rows; None where there are none, or one per group."""
     if sample_weight is None:
         return None
-    values = checks.in_memory(sample_weight)
-    if np.ndim(values) == 1 and len(values) != n:
+    values = np.asarray(checks.in_memory(sample_weight))
+    if values.ndim == 1 and len(values) != n:
         return None  # one per group, or refused later
-    return checks.sample_weight_array(values, n)
+    return checks.sample_weight_array(values if values.ndim else sample_weight, n)

@@ -48,12 +48,12 @@ class MoERegressor(RegressorMixin, BaseMoE):  # type: ignore[misc]
         ``"elemental"`` (experts fitted to a few rows each), ``"small_em"`` (the best of many
         short runs), ``"split"`` (grown from one expert by splitting the worst explained), and
         ``"auto"``, which takes these kinds in turn. Dearer ones: ``"cem"`` (the best of short runs
-        of classification EM), ``"sem"`` (the best point of a stochastic chain), ``"anneal"``,
-        ``"evolve"`` (grown with annealing), ``"split_merge"`` (experts are merged and split as
-        long as the likelihood rises). Or labels (n,), responsibilities (n, K), a
-        dict of parameters (``intercept``, ``coef``, ``scale`` if the family has one and,
-        optionally, the gate's, by the names of the attributes without underscore), a fitted model
-        of at most K experts (its worst explained are split), or a list of these.
+        of classification EM), ``"anneal"``, ``"evolve"`` (grown with annealing),
+        ``"split_merge"`` (experts are merged and split as long as the likelihood rises). Or
+        labels (n,), responsibilities (n, K), a dict of parameters (``intercept``, ``coef``,
+        ``scale`` if the family has one and, optionally, the gate's, by the names of the
+        attributes without underscore), a fitted model of at most K experts (its worst explained
+        are split), or a list of these.
     n_init : int, default=10
         Number of starts.
     algorithm : {"em", "cem", "sem", "daem"} or Algorithm, default="em"

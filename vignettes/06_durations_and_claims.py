@@ -163,6 +163,7 @@ plt.show()
 
 # %%
 # **Answer.** The family hardly moves the middle of a predictive distribution; it decides the tail.
-# Fit several, compare them by criteria or held-out log densities, and look at the survival functions
-# where the question lies. Counts that vary more than Poisson may be a mixture, or one wider family:
-# likelihoods tell. Here the single negative binomial expert needs intervals twice as wide.
+# Fit several, compare them by criteria or held-out log densities, and look at the survival
+# functions where the question lies. Counts that vary more than Poisson may be a mixture, or one
+# wider family: likelihoods tell. Here the single negative binomial expert needs far wider
+# intervals where the counts are high.

@@ -195,7 +195,8 @@ ax.legend(frameon=False, bbox_to_anchor=(1.0, 1.0), loc="upper left")
 plt.show()
 
 # %%
-# **Answer.** With one class per subject, all rows of a subject speak for its class. Where the classes
-# are indeed those of subjects, experts are estimated better and subjects are classified far better.
+# **Answer.** With one class per subject, all rows of a subject speak for its class. Where the
+# classes are indeed those of subjects, experts are estimated better and subjects are classified far
+# better.
 # Without groups the mixture describes single rows, and its classes need not be anybody's; where
 # rows of a subject scatter more than the family allows, that may even fit better.

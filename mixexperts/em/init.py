@@ -15,7 +15,7 @@ import numpy as np
 from mixexperts._batch import Array, Batch, Theta, root_mean_square, weighted_mean
 from mixexperts.em.engine import EMResult, Model, first_best, fit_em
 from mixexperts.em.monitor import Monitor
-from mixexperts.em.variants import AnnealedEM, ClassificationEM, chain
+from mixexperts.em.variants import AnnealedEM, ClassificationEM
 from mixexperts.kernels.numpy_ import e_step
 
 # Share of every row that a hard partition spreads over all experts, so that an expert begun on
@@ -362,12 +362,6 @@ def _cem(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -
     )
 
 
-def _sem(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:
-    """The best point of a chain of stochastic EM."""
-    theta = _elemental(model, batch, n_experts, rng)
-    return chain(model, batch, theta, _SPLIT_PASSES, int(rng.integers(2**31)))[0]
-
-
 def _anneal(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:
     """Annealing from experts fitted to a few rows each."""
     theta = _elemental(model, batch, n_experts, rng)
@@ -401,7 +395,6 @@ KINDS: dict[str, Callable[[Model, Batch, int, np.random.Generator], Theta]] = {
     "small_em": _small_em,
     "split": _split,
     "cem": _cem,
-    "sem": _sem,
     "anneal": _anneal,
     "evolve": _evolve,
     "split_merge": _split_merge,

@@ -17,8 +17,9 @@ from mixexperts.kernels import numpy_
 
 # Units of a block that its information is taken from; the gradient is that of all.
 _UNITS = 1000
-# Relative step of the differences.
-_STEP = 1e-5
+# Step of the differences, in the engine's units: wide enough to see the mean curvature of
+# families whose gradient has jumps, as that of Laplace.
+_STEP = 0.02
 # Longest step before it is damped, in standard deviations of one unit.
 _LONGEST = 0.5
 # Smallest eigenvalue of the information that counts, relative to the largest.
@@ -106,11 +107,14 @@ def learn(model: Model, state: Online, batch: Batch, power: float) -> Online:
     step = _newton(information, scaled.score(state.theta, stats) / block_weight)
     here = model.pack(state.theta)
     theta = state.theta
+    floor = stats["log_likelihood"] - scaled.penalty_value(theta)
     for halving in range(_MAX_HALVINGS):
         trial = model.unpack(here + 0.5**halving * gamma * step, state.theta)
         with np.errstate(all="ignore"):
-            found = em_pass(model, trial, batch)["log_likelihood"]
-        if np.isfinite(found) and not model.at_boundary(trial):
+            found = em_pass(model, trial, batch)["log_likelihood"] - scaled.penalty_value(trial)
+        # The step ascends the block's own likelihood. Where it falls, the step was too long for
+        # its quadratic model, which happens far from a maximum only.
+        if np.isfinite(found) and not found < floor and not model.at_boundary(trial):
             theta = trial
             break
     late = min(1.0, (_LATE + 1.0) / (blocks + _LATE))
@@ -179,13 +183,12 @@ def _differences(room: Gate | Expert, params: object, batch: Batch, weight: Arra
         return room.score(point, room.accumulate(point, batch, weight))  # type: ignore[arg-type]
 
     at = room.pack(params)  # type: ignore[arg-type]
-    base = gradient(room.unpack(at, params))  # type: ignore[arg-type]
     columns = np.zeros((len(at), len(at)))
     for j in range(len(at)):
-        moved = at.copy()
-        moved[j] += _STEP * (1.0 + abs(at[j]))
-        change = gradient(room.unpack(moved, params)) - base  # type: ignore[arg-type]
-        columns[j] = -change / (moved[j] - at[j])
+        move = np.zeros_like(at)
+        move[j] = _STEP * max(1.0, abs(at[j]))
+        ends = [gradient(room.unpack(at + sign * move, params)) for sign in (-1.0, 1.0)]  # type: ignore[arg-type]
+        columns[j] = (ends[0] - ends[1]) / (2.0 * move[j])
     columns = np.where(np.isfinite(columns), columns, 0.0)
     symmetric: Array = 0.5 * (columns + columns.T)
     return symmetric

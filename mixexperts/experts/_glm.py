@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from mixexperts._batch import Array, Batch, Params, Stats
+from mixexperts.errors import InvalidResponseError
 from mixexperts.experts._links import Link, check_link, kept_positive
 from mixexperts.experts.base import Derivatives, Expert
 from mixexperts.kernels import numpy_ as kernels
@@ -264,3 +265,15 @@ def shortening(step: Array, gram: Array) -> float:
 def first_row(bad: Array) -> int:
     """First row with an entry marked, of (n,) or (n, d)."""
     return int(np.flatnonzero(bad.reshape(len(bad), -1).any(axis=1))[0])
+
+
+def one_column(y: Array, name: str) -> None:
+    """Refuse a response of several columns.
+
+    Raises
+    ------
+    InvalidResponseError
+        If y is not of shape (n,).
+    """
+    if y.ndim != 1:
+        raise InvalidResponseError(f"{name} experts take one column as y, got shape {y.shape}")

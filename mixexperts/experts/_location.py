@@ -10,7 +10,7 @@ import numpy as np
 
 from mixexperts._batch import Array, Batch, Params, Stats
 from mixexperts.errors import InvalidResponseError
-from mixexperts.experts._glm import first_row
+from mixexperts.experts._glm import first_row, one_column
 from mixexperts.experts._linear import LinearExpert, Shape, Terms
 from mixexperts.penalties.base import Penalty
 
@@ -110,6 +110,7 @@ class LocationScale(LinearExpert):
 
     def check_response(self, y: Array) -> None:
         """Any finite real response will do; NaN and infinities are refused."""
+        one_column(y, self.name)
         bad = ~np.isfinite(y)
         if bad.any():
             row = first_row(bad)

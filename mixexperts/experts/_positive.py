@@ -11,7 +11,7 @@ import numpy as np
 
 from mixexperts._batch import Array, Batch, Params
 from mixexperts.errors import InvalidResponseError
-from mixexperts.experts._glm import first_row
+from mixexperts.experts._glm import first_row, one_column
 from mixexperts.experts._linear import LinearExpert, Terms
 from mixexperts.experts._links import OF_LOG_MEAN, Link, check_link, kept_positive
 
@@ -27,6 +27,7 @@ class PositiveExpert(LinearExpert):
 
     def check_response(self, y: Array) -> None:
         """Finite numbers > 0; the first row at fault is named."""
+        one_column(y, self.name)
         bad = ~(np.isfinite(y) & (y > 0.0))
         if bad.any():
             row = first_row(bad)

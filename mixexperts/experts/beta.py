@@ -9,7 +9,7 @@ import numpy as np
 
 from mixexperts._batch import Array, Batch, Params
 from mixexperts.errors import InvalidResponseError
-from mixexperts.experts._glm import first_row
+from mixexperts.experts._glm import first_row, one_column
 from mixexperts.experts._linear import LinearExpert, Shape, Terms
 
 # Means end this far from zero and one, in log odds: nearer to one there are no floats.
@@ -64,6 +64,7 @@ class Beta(LinearExpert):
 
     def check_response(self, y: Array) -> None:
         """Numbers strictly between 0 and 1; the first row at fault is named."""
+        one_column(y, self.name)
         bad = ~(np.isfinite(y) & (y > 0.0) & (y < 1.0))
         if bad.any():
             row = first_row(bad)

@@ -117,8 +117,8 @@ class Gamma(LinkedPositive):
         return np.asarray(gammaincc(shapes["shape"], self._scaled(y, eta, shapes["shape"])))
 
     def flows_at(self, y: Array, eta: Array, **shapes: Array) -> tuple[Array | None, ...]:
-        # with the log link eta is the log of a scale
-        return (y if self.link == "log" else None), None
+        link = self.other_link  # the log of the mean is that of a scale
+        return y if link is None else y * link.own(eta)[1], None
 
     def _scaled(self, y: Array, eta: Array, shape: Array) -> Array:
         scaled: Array = y * shape * np.exp(-np.clip(self.own(eta), -MAX_ETA, MAX_ETA))

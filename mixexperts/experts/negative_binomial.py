@@ -10,7 +10,7 @@ import numpy as np
 from mixexperts._batch import Array, Batch, Params, Stats
 from mixexperts._lattice import smallest_integer
 from mixexperts.errors import InvalidResponseError
-from mixexperts.experts._glm import first_row
+from mixexperts.experts._glm import first_row, one_column
 from mixexperts.experts._linear import LinearExpert, Shape, Terms
 from mixexperts.experts._rising import log_factorials, rising_sums
 from mixexperts.experts.poisson import poisson_draws
@@ -79,6 +79,7 @@ class NegativeBinomial(LinearExpert):
                 f"{self.name} experts take one column of counts as y, got shape {y.shape}; two "
                 "columns (successes, failures) are for binomial experts"
             )
+        one_column(y, self.name)
         bad = ~(np.isfinite(y) & (y >= 0.0) & (y == np.floor(y)))
         if bad.any():
             row = first_row(bad)

@@ -12,7 +12,7 @@ import numpy as np
 from mixexperts._batch import Array, Batch, Params, Stats
 from mixexperts._design import DesignMap
 from mixexperts.errors import InvalidResponseError
-from mixexperts.experts._glm import first_row
+from mixexperts.experts._glm import first_row, one_column
 from mixexperts.experts.base import Derivatives, Expert
 from mixexperts.penalties.base import Penalty
 
@@ -56,6 +56,7 @@ class PointMass(Expert):
 
     def check_response(self, y: Array) -> None:
         """Any finite number will do; other values than the family's have probability zero."""
+        one_column(y, self.name)
         bad = ~np.isfinite(y)
         if bad.any():
             row = first_row(bad)

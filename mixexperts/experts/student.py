@@ -57,7 +57,7 @@ class StudentT(Reweighted):
     shared_df: bool = False
     shared_scale: bool = False
     fit_intercept: bool = True
-    name: ClassVar[str] = "student"
+    name: ClassVar[str] = "student_t"
     param_names: ClassVar[tuple[str, ...]] = ("coef", "scale", "df")
     shapes: ClassVar[tuple[Shape, ...]] = (SCALE, Shape("df", 1.1, 1e6, held=True))
 

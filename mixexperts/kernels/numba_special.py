@@ -65,7 +65,7 @@ def gamma_rows(x, log_gamma, psi, psi1):
         psi1[i] = inverse + 0.5 * square + sum_psi1 * square * inverse + (0.0 if large else rest)
 
 
-_PANELS, _DEGREE = 64, 9
+_PANELS, _DEGREE = 64, 8
 
 
 @functools.cache
@@ -82,26 +82,29 @@ def _scaled_erfc() -> Any:
 
 @njit(cache=True, nogil=True, fastmath=EXACT, error_model="numpy")
 def _normal_rows(table, x, log_cdf, ratio):
-    last, degree = table.shape[0] - 1, table.shape[1] - 1
+    last = _PANELS - 1
     for i in range(len(x)):
         size = abs(x[i])
         t = 4.0 / (4.0 + size * _ROOT_HALF)
         place = t * (last + 1)
         panel = min(int(place), last)
         v = 2.0 * (place - panel) - 1.0
-        scaled = table[panel, degree]
-        for j in range(degree - 1, -1, -1):
-            scaled = scaled * v + table[panel, j]
+        scaled = table[panel, _DEGREE]
+        for j in range(_DEGREE):
+            scaled = scaled * v + table[panel, _DEGREE - 1 - j]
         scaled *= t
+        # without branches, so that the compiler takes several numbers at a time
         half = 0.5 * size * size
-        if x[i] > 0.0:
-            bell = exp(-half)
-            inside = 1.0 - 0.5 * bell * scaled
-            log_cdf[i] = log(inside)
-            ratio[i] = _INVERSE_ROOT_TWO_PI * bell / inside
-        else:
-            log_cdf[i] = log(0.5 * scaled) - half
-            ratio[i] = 2.0 * _INVERSE_ROOT_TWO_PI / scaled
+        right = x[i] > 0.0
+        bell = exp(-half)
+        inside = 1.0 - 0.5 * bell * scaled
+        log_cdf[i] = log(inside if right else 0.5 * scaled) - (0.0 if right else half)
+        ratio[i] = (
+            2.0
+            * _INVERSE_ROOT_TWO_PI
+            * (0.5 * bell if right else 1.0)
+            / (inside if right else scaled)
+        )
 
 
 def normal_rows() -> Any:

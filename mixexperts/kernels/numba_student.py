@@ -67,7 +67,6 @@ def _table(df: float) -> Any:
 @njit(cache=True, nogil=True, fastmath=EXACT, error_model="numpy")
 def _row(df, value, first, second, table, r, out):
     last = table.shape[0] - 1
-    degree = table.shape[1] - 1
     for i in range(len(r)):
         size = abs(r[i])
         square = 1.0 + size * size
@@ -75,15 +74,12 @@ def _row(df, value, first, second, table, r, out):
         place = (last + 1.0) / (root * (root + size))
         panel = min(int(place), last)
         v = 2.0 * (place - panel) - 1.0
-        total, by_a, by_a2 = (
-            table[panel, degree, 0],
-            table[panel, degree, 1],
-            table[panel, degree, 2],
-        )
-        for j in range(degree - 1, -1, -1):
-            total = total * v + table[panel, j, 0]
-            by_a = by_a * v + table[panel, j, 1]
-            by_a2 = by_a2 * v + table[panel, j, 2]
+        row = table[panel]
+        total, by_a, by_a2 = row[DEGREE, 0], row[DEGREE, 1], row[DEGREE, 2]
+        for j in range(1, DEGREE + 1):
+            total = total * v + row[DEGREE - j, 0]
+            by_a = by_a * v + row[DEGREE - j, 1]
+            by_a2 = by_a2 * v + row[DEGREE - j, 2]
         log_square = log(square)
         rest = value - 0.5 * df * log_square
         in_r = df / (root * total)

@@ -49,7 +49,7 @@ SCIPY_LOG_PROB = {
     "gaussian": lambda expert, params, batch: stats.norm.logpdf(
         batch.y[:, None], expert.mean(params, batch), params["scale"]
     ),
-    "student": lambda expert, params, batch: stats.t.logpdf(
+    "student_t": lambda expert, params, batch: stats.t.logpdf(
         batch.y[:, None], params["df"], predictor(params, batch), params["scale"]
     ),
     "skew_normal": lambda expert, params, batch: stats.skewnorm.logpdf(

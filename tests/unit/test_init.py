@@ -145,8 +145,8 @@ def test_unknown_kind_lists_the_known(model, batch):
         initial_theta(model, batch, 2, "kmean", keyed_rng(0, "x", 0))
 
 
-def test_auto_runs_through_every_kind():
-    assert sorted(AUTO) == sorted(KINDS)
+def test_auto_runs_through_every_kind_but_the_dear_ones():
+    assert sorted({*AUTO, "cem", "anneal", "evolve", "split_merge"}) == sorted(KINDS)
 
 
 def test_keyed_numbers_depend_on_all_of_the_key():

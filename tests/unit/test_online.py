@@ -103,8 +103,8 @@ def test_complete_information_is_that_of_least_squares():
     right = np.zeros((4, 4))
     right[:3, :3] = batch.X.T @ batch.X / len(X) / scale**2
     right[3, 3] = 2.0
-    # differences of a relative step of 1e-5
-    assert_allclose(found, right, atol=1e-4 * right.max())
+    # central differences of a step of 0.02: the curvature of exp(-2 log s) is off by 0.03%
+    assert_allclose(found, right, atol=1e-3 * right.max())
 
 
 def test_weights_and_repeated_rows_agree():

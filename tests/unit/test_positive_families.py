@@ -123,6 +123,25 @@ def test_variance_of_a_nearly_certain_weibull(shape):
     assert_allclose(relative[0, 0], expected, rtol=20 / shape**2 + 1e-9)
 
 
+@pytest.mark.parametrize("family", [
+    Exponential(), Weibull(), LogNormal(), Gamma(), Gamma(link="inverse"),
+], ids=repr)  # fmt: skip
+def test_quantiles_flow_as_they_say(family, rng):
+    """The derivatives of the distribution function are minus the speeds times the density."""
+    y, eta, h = rng.gamma(2.0, 1.0, (20, 1)), rng.uniform(0.5, 1.5, (20, 1)), 1e-5
+    shapes = {name: np.array(values[:1]) for name, values in SHAPES[family.name].items()}
+    density = np.exp(family.log_density(y, eta, **shapes))
+    speeds = family.flows_at(y, eta, **shapes)
+    assert len(speeds) == 1 + len(shapes)
+    rise = family.cdf_at(y, eta + h, **shapes) - family.cdf_at(y, eta - h, **shapes)
+    assert_allclose(rise / (2 * h), -speeds[0] * density, rtol=1e-6, atol=1e-9)
+    for name, speed in zip(shapes, speeds[1:], strict=True):
+        if speed is not None:
+            up, down = ({name: shapes[name] * np.exp(s)} for s in (h, -h))
+            rise = family.cdf_at(y, eta, **up) - family.cdf_at(y, eta, **down)
+            assert_allclose(rise / (2 * h), -speed * density, rtol=1e-6, atol=1e-9)
+
+
 def test_weibull_and_gamma_of_shape_one_are_exponential(rng):
     batch = batch_of(rng.exponential(2.0, 50), np.column_stack([np.ones(50), rng.random(50)]))
     coef = rng.standard_normal((2, 2))

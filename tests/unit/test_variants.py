@@ -223,7 +223,7 @@ def test_many_rows_labels_and_files(algorithm, tmp_path, monkeypatch):
     assert mx.load(tmp_path / "m.mxp").algorithm == algorithm
 
 
-@pytest.mark.parametrize("init", ["cem", "sem", "anneal", "evolve"])
+@pytest.mark.parametrize("init", ["cem", "anneal", "evolve"])
 def test_variants_as_starts(init):
     X, y, _ = simulate(9)
     best = mx.MoERegressor(2, gate="constant", random_state=0).fit(X, y)
