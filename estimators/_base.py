@@ -80,6 +80,7 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
     ) -> None:
         settings = self._settings()
         model = self._model()
+        model.expert.check_experts(settings.n_experts)
         plain = settings.algorithm.name == "em"
         extra = {"groups": groups, "log_prior": log_prior, "partial_labels": partial_labels}
         data = self._data(model, X, y, sample_weight, offset, extra, settings.seed)
@@ -96,8 +97,12 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
             data.given.check_gate(columns[1], names)
         # The compiled pass standardises rows as it reads them.
         lazy = self.backend != "numpy" and is_compiled(model)
+        model = replace(model, expert=model.expert.with_features(names))
         placed = data.place(model, columns, names, lazy, settings.backend)
         self._warn_about_design(placed.frame, data.n_rows)
+        frame = placed.frame  # which tells an expert that names its terms where they are
+        expert = model.expert.bound(frame.expert_map, frame.loc, frame.scale)
+        model = replace(model, expert=expert)
         restarts = self._run(model, data, placed, settings)
         self._assign(model, data, placed.frame, restarts)
         self.warn_about_fit()
@@ -297,6 +302,8 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
             names = tuple(str(name) for name in self.feature_names_in_)
         experts = checks.feature_columns(self.expert_features, n_features, names, "expert_features")
         gate = checks.feature_columns(self.gate_features, n_features, names, "gate_features")
+        if not resolve("expert", self.expert, "expert").uses_features:
+            experts = experts[:0]
         if not resolve("gate", self.gate, "gate").uses_features:
             gate = gate[:0]
         return experts, gate
@@ -385,7 +392,7 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
         # Evidence names experts by number: they keep it.
         order = np.arange(len(best.mass))
         if data.log_prior is None:
-            order = _canonical_order(best, model.expert.affine_response)
+            order = _canonical_order(best, model.expert)
         theta = model.permute(best.theta, order)
         jacobian = frame.log_jacobian(data.row_weight, data.weight)
         table = pd.DataFrame(restarts.table(jacobian, frame.scale))
@@ -459,17 +466,24 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
             )
 
 
-def _canonical_order(result: EMResult, scaled: bool) -> Array:
+def _canonical_order(result: EMResult, expert: Expert) -> Array:
     """Experts by ascending mean fitted response over the rows they explain.
 
-    ``scaled``: the response was brought to a common scale; if not its unit may be any.
+    Of experts that are not alike, each kind keeps its places.
     """
     # Masses and coefficients settle ties; rounding must not.
     params = result.theta.expert
     coef = next(iter(params.values())) if "coef" not in params else params["coef"]
     coef = np.round(coef.reshape(len(coef), -1).T[::-1], 8)
-    unit = 1.0 if scaled else float(np.abs(result.level).max(initial=0.0)) or 1.0
-    return np.lexsort([*coef, np.round(result.mass, 6), np.round(result.level / unit, 10)])
+    # The unit of a response that was not brought to a common scale may be any.
+    size = 0.0 if expert.affine_response else float(np.abs(result.level).max(initial=0.0))
+    keys = [*coef, np.round(result.mass, 6), np.round(result.level / (size or 1.0), 10)]
+    labels = expert.interchangeable(len(result.mass))
+    order = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        places = np.flatnonzero(labels == label)
+        order[places] = places[np.lexsort([key[places] for key in keys])]
+    return order
 
 
 def _renumber(flags: tuple[str, ...], order: Array) -> tuple[str, ...]:

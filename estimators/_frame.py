@@ -16,6 +16,7 @@ from mixexperts._design import DesignMap, Rows
 from mixexperts._moments import Moments, ObservedMoments
 from mixexperts.em.engine import Model
 from mixexperts.errors import DesignError
+from mixexperts.experts.base import Expert
 
 # Rows taken at a time.
 _BLOCK_ROWS = 32768
@@ -39,6 +40,8 @@ class Frame:
         The engine sees the response as ``(y - loc) / scale``, column by column of d responses.
     gate_is_joint : bool
         Whether the gate models the density of its features.
+    maker : Expert or None
+        Experts that make designs of their own from the features.
     observed : ndarray of shape (d,) or None
         Share of the weight of the fit whose response was observed; None with one response.
     """
@@ -51,6 +54,7 @@ class Frame:
     scale: Any
     gate_is_joint: bool = False
     observed: Array | None = None
+    maker: Expert | None = None
 
     @classmethod
     def fit(
@@ -193,7 +197,8 @@ class Frame:
         if model.expert.multivariate:
             affine = model.expert.affine_columns(len(scale))
             loc, scale = np.where(affine, loc, 0.0), np.where(affine, scale, 1.0)
-        return cls(*columns, maps[keys[0]], maps[keys[1]], loc, scale, joint, observed)
+        maker = model.expert if model.expert.makes_designs else None
+        return cls(*columns, maps[keys[0]], maps[keys[1]], loc, scale, joint, observed, maker)
 
     def batch(
         self,
@@ -213,6 +218,7 @@ class Frame:
         """
         n = X.shape[0]
         design = self._design(self.expert_map, X, self.expert_columns, lazy)
+        own = {} if self.maker is None else self.maker.designs_of(X, self.loc, self.scale)
         # The same columns are held once, and their products are made once per pass.
         same = (
             unit is None
@@ -222,7 +228,7 @@ class Frame:
         units = X if unit is None else X[_first_rows(unit)]
         return Batch(
             y=np.zeros((n, *np.shape(self.loc))) if y is None else self.response(y),
-            designs={"mean": design},
+            designs={"mean": design, **own},
             Z=design if same else self._design(self.gate_map, units, self.gate_columns, lazy),
             weight=np.ones(len(units)) if weight is None else weight,
             unit=unit,

@@ -186,10 +186,11 @@ def _from_estimator(est: Any, n_experts: int, model: Model, frame: Frame) -> Sta
             f"init is a model of {own} experts, more than n_experts={n_experts}; start from a "
             "model with at most as many"
         )
-    if est.model_.expert.name != model.expert.name:
+    theirs, ours = est.model_.expert.family_name(), model.expert.family_name()
+    if theirs != ours:
         raise ValueError(
-            f"init is a model with {est.model_.expert.name} experts, but this one's are "
-            f"{model.expert.name}; start from a model of the same family"
+            f"init is a model with {theirs} experts, but this one's are {ours}; start "
+            "from a model of the same family"
         )
     raw = est.frame_.raw(est.model_, est.theta_)
     n_coef = len(frame.expert_map.powers)

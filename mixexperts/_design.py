@@ -265,7 +265,7 @@ class DesignMap:
         """Log of the volume that a unit of raw features takes, where :meth:`linear` is square."""
         return float(np.linalg.slogdet(self.linear())[1])
 
-    def _standard_to_raw(self) -> Array:
+    def standard_to_raw(self) -> Array:
         """Matrix (P, P) from coefficients of standardised to those of raw monomials."""
         shift = int(self.intercept)
         rows = [tuple(row) for row in self.powers]
@@ -289,7 +289,7 @@ class DesignMap:
     def raw_coefficients(self, coef: Array) -> tuple[Array, Array]:
         """Intercepts (K,) and raw coefficients (K, J) of engine coefficients (K, r)."""
         standard = coef if self.basis is None else coef @ self.basis.T
-        raw = standard @ self._standard_to_raw().T
+        raw = standard @ self.standard_to_raw().T
         if not self.intercept:
             return np.zeros(len(raw)), raw
         return raw[:, 0], raw[:, 1:]
@@ -297,7 +297,7 @@ class DesignMap:
     def engine_coefficients(self, intercept: Array, coef: Array) -> Array:
         """Engine coefficients (K, r) of intercepts (K,) and raw coefficients (K, J)."""
         raw = np.column_stack([intercept, coef]) if self.intercept else np.asarray(coef)
-        standard = np.linalg.solve(self._standard_to_raw(), raw.T)
+        standard = np.linalg.solve(self.standard_to_raw(), raw.T)
         if self.basis is not None:
             standard = np.linalg.lstsq(self.basis, standard, rcond=None)[0]
         engine: Array = standard.T

@@ -52,7 +52,7 @@ def all_components(family: str) -> dict[str, type]:
 
 
 def resolve(family: str, value: Any, argument: str) -> Any:
-    """Turn a name or an instance into an instance.
+    """Turn a name or an instance into an instance; a list of experts, one family for each.
 
     Raises
     ------
@@ -62,6 +62,8 @@ def resolve(family: str, value: Any, argument: str) -> Any:
         If the value is neither a name nor a component.
     """
     known = all_components(family)
+    if family == "expert" and isinstance(value, list | tuple):
+        return known["mixed"](tuple(value))
     if isinstance(value, str):
         if value in known:
             return known[value]()

@@ -145,11 +145,12 @@ def _small_and_tight(results: MoEResults) -> list[str]:
         return []
     unit = "rows" if results.ngroups is None else "groups"
     few = est.mass_ < _FEW_ROWS * est.model_.expert.n_params_each(est.theta_.expert)
+    largest = np.nanmax(scale, initial=0.0)
     return [
-        f"Expert {k + 1} has {scale[k] / scale.max():.2g} of the largest scale, on only "
+        f"Expert {k + 1} has {scale[k] / largest:.2g} of the largest scale, on only "
         f"{est.mass_[k]:.3g} effective {unit}: it may be a spike on a few rows, and its "
         "log-likelihood should not be trusted to choose a model."
-        for k in np.flatnonzero(few & (scale < _TIGHT * scale.max()))
+        for k in np.flatnonzero(few & (scale < _TIGHT * largest))
     ]
 
 

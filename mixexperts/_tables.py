@@ -24,7 +24,7 @@ def free_parameters(results: MoEResults) -> pd.Series:
         (part, expert, term, table.at[term, expert])
         for part, table in parts.items()
         for expert in table.columns
-        for term in table.index
+        for term in table.index[table[expert].notna()]  # else the family has no such parameter
         if part == "expert" or (int(expert), str(term)) not in bound
     ]
     index = pd.MultiIndex.from_tuples([row[:3] for row in series], names=["part", "expert", "term"])

@@ -300,7 +300,8 @@ class Predictive:
         ValueError
             If ``confidence`` lies outside (0, 1).
         UnsupportedCombinationError
-            If no such region has that mass, or the counts are too many to be looked at.
+            If no such region has that mass, the counts are too many to be looked at, or some
+            values have a probability beside a density.
         """
         mass = float(fraction(confidence, "confidence", "(0, 1)"))
         if self._expert.discrete:
@@ -468,6 +469,11 @@ class Predictive:
 
     def _profile(self, rows: Array) -> tuple[Array, Array]:
         """Points (r, m) that sample every expert and hold every peak and valley; log densities."""
+        if self._expert.has_atoms:
+            raise UnsupportedCombinationError(
+                f"under {self._expert.name!r} some values have a probability of their own, which "
+                "no density compares with; use interval() or median()"
+            )
         from scipy.special import ndtr
 
         batch, on = self._at(rows, self._value[rows]), self._weight[rows][:, None] > 0.0

@@ -92,7 +92,18 @@ def _block(
             blocks[i][j] = _assemble(left, groups[j], weights, i == j)
             blocks[j][i] = blocks[i][j].T
     information: Array = np.block(blocks) if groups else np.empty((0, 0))
-    return information
+    return _merged(information, derivatives.merge)
+
+
+def _merged(information: Array, merge: Array | None) -> Array:
+    """The same in the free parameters of the family, where these are fewer."""
+    if merge is None:
+        return information
+    cut = len(information) - len(merge)
+    full = np.eye(len(information), cut + merge.shape[1])
+    full[cut:, cut:] = merge
+    merged: Array = full.T @ information @ full
+    return merged
 
 
 @dataclass(frozen=True)

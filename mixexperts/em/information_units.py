@@ -52,6 +52,7 @@ def unit_information(
             rows = slice(k * Z.shape[1], (k + 1) * Z.shape[1])
             cross[rows, columns[k]] -= Z.T @ weighted
     merge = _merging(sizes, n_experts, derivatives.tied)
+    merge = merge if derivatives.merge is None else merge @ derivatives.merge
     information: Array = np.block(
         [[gate, cross @ merge], [(cross @ merge).T, merge.T @ expert @ merge]]
     )

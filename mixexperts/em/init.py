@@ -86,6 +86,8 @@ def agreeing(model: Model, batch: Batch, theta: Theta, rng: np.random.Generator)
     evidence, _ = e_step(batch.log_prior.copy())
     resp, _ = e_step(model.log_joint(theta, replace(batch, log_prior=None)))
     agreement = (resp * batch.weight[:, None]).T @ evidence
+    labels = model.expert.interchangeable(len(agreement))
+    agreement[labels[:, None] != labels] = -4.0 * batch.weight.sum()  # places of another kind
     experts, numbers = linear_sum_assignment(-agreement)
     order = experts[np.argsort(numbers)]
     resp, _ = e_step(model.log_joint(model.permute(theta, order), batch))
@@ -167,6 +169,12 @@ def _one_hot(label: Array, n_experts: int) -> Array:
     return np.eye(n_experts)[label]
 
 
+def _from_clusters(model: Model, batch: Batch, hard: Array, rng: np.random.Generator) -> Theta:
+    """Parameters fitted to clusters, which the experts may choose among."""
+    hard = model.expert.arranged(batch, hard, rng)
+    return theta_from_responsibilities(model, batch, _soften(hard), rng)
+
+
 def _soften(resp: Array) -> Array:
     softened: Array = (1.0 - _SOFTNESS) * resp + _SOFTNESS / resp.shape[1]
     return softened
@@ -197,7 +205,7 @@ def _kmeans(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator
         if np.array_equal(moved, label):
             break
         label = moved
-    return theta_from_responsibilities(model, batch, _soften(_one_hot(label, n_experts)), rng)
+    return _from_clusters(model, batch, _one_hot(label, n_experts), rng)
 
 
 def _distances(cloud: Array, centres: Array) -> Array:
@@ -223,7 +231,7 @@ def _residual(model: Model, batch: Batch, n_experts: int, rng: np.random.Generat
     values = values[:, 0] + tilt if values.size else tilt
     share = rng.dirichlet(np.full(n_experts, 5.0))
     label = _weighted_groups(values, batch.weight, share)
-    return theta_from_responsibilities(model, batch, _soften(_one_hot(label, n_experts)), rng)
+    return _from_clusters(model, batch, _one_hot(label, n_experts), rng)
 
 
 def _random(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:
@@ -232,7 +240,7 @@ def _random(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator
     stretch = 2.0 ** rng.uniform(-1.5, 1.5, size=cloud.shape[1])
     centres = rng.standard_normal((n_experts, cloud.shape[1])) * stretch
     label = _distances(cloud * stretch, centres).argmin(axis=1)
-    return theta_from_responsibilities(model, batch, _soften(_one_hot(label, n_experts)), rng)
+    return _from_clusters(model, batch, _one_hot(label, n_experts), rng)
 
 
 def _elemental(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:
@@ -246,7 +254,7 @@ def _elemental(model: Model, batch: Batch, n_experts: int, rng: np.random.Genera
             resp[(cloud == picked).all(axis=1), k] = 1.0  # the row, however often it is there
     rough = model.expert.init_params(batch, resp, rng)
     label = batch.sum_units(model.expert.distance(rough, batch)).argmin(axis=1)
-    return theta_from_responsibilities(model, batch, _soften(_one_hot(label, n_experts)), rng)
+    return _from_clusters(model, batch, _one_hot(label, n_experts), rng)
 
 
 def _small_em(model: Model, batch: Batch, n_experts: int, rng: np.random.Generator) -> Theta:
@@ -283,7 +291,9 @@ def worst_explained(model: Model, batch: Batch, theta: Theta) -> Array:
     Those first whose rows have the lowest mean log density under them.
     """
     log_expert = batch.sum_units(model.expert.log_prob(theta.expert, batch))
-    resp, _ = e_step(model.log_joint(theta, batch))
+    resp, log_density = e_step(model.log_joint(theta, batch))
+    # Rows that none of the experts so far can have produced belong to all alike.
+    resp[np.isneginf(log_density)] = 1.0 / resp.shape[1]
     weighted = resp * batch.weight[:, None]
     mass = weighted.sum(axis=0)
     with np.errstate(invalid="ignore"):  # no weight times a density of zero

@@ -228,25 +228,25 @@ def unseen_units(model: Model, theta: Theta, batch: Batch) -> tuple[Array, Array
 def health(model: Model, theta: Theta, stats: Stats) -> tuple[str, ...]:
     """Reasons why a solution is degenerate, empty if it is sound."""
     mass = stats["expert.mass"]
-    needed = model.expert.n_params_each(theta.expert) + 1
+    needed = np.broadcast_to(model.expert.n_params_each(theta.expert), mass.shape) + 1
     reasons = [
         f"expert {k + 1} rests on {mass[k]:.3g} effective rows, fewer than its parameters "
-        f"+ 1 = {needed}"
+        f"+ 1 = {needed[k]}"
         for k in np.flatnonzero(mass < needed * (1.0 - 1e-9))
     ]
-    units, needed = stats.get("gate.mass", mass), model.gate.rows_needed(theta.gate)
+    units, rows = stats.get("gate.mass", mass), model.gate.rows_needed(theta.gate)
     reasons += [
-        f"expert {k + 1} rests on {units[k]:.3g} effective rows, fewer than the {needed} that its "
+        f"expert {k + 1} rests on {units[k]:.3g} effective rows, fewer than the {rows} that its "
         "part of the gate needs"
-        for k in np.flatnonzero(units < needed * (1.0 - 1e-9))
+        for k in np.flatnonzero(units < rows * (1.0 - 1e-9))
     ]
-    rooms: list[tuple[Gate | Expert, Array]] = [
-        (model.expert, model.expert.collapsed(theta.expert, part(stats, "expert"))),
-        (model.gate, model.gate.at_boundary(theta.gate)),
+    collapsed = model.expert.collapsed(theta.expert, part(stats, "expert"))
+    reasons += [
+        f"expert {k + 1} {model.expert.boundary_reason_of(int(k))}"
+        for k in np.flatnonzero(collapsed)
     ]
     reasons += [
-        f"expert {k + 1} {room.boundary_reason()}"
-        for room, collapsed in rooms
-        for k in np.flatnonzero(collapsed)
+        f"expert {k + 1} {model.gate.boundary_reason()}"
+        for k in np.flatnonzero(model.gate.at_boundary(theta.gate))
     ]
     return tuple(reasons)

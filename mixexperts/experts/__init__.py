@@ -1,10 +1,12 @@
 """Expert families: f_k(y | x)."""
 
+from mixexperts.experts._linear import LinearExpert, Shape, Terms
 from mixexperts.experts.base import Expert
 from mixexperts.experts.beta import Beta
 from mixexperts.experts.binomial import Binomial
 from mixexperts.experts.censored import Censored
 from mixexperts.experts.exponential import Exponential
+from mixexperts.experts.frozen import FrozenExperts
 from mixexperts.experts.gamma import Gamma
 from mixexperts.experts.gaussian import Gaussian
 from mixexperts.experts.huber import Huber
@@ -13,6 +15,7 @@ from mixexperts.experts.inverse_gaussian import InverseGaussian
 from mixexperts.experts.joint import Joint
 from mixexperts.experts.laplace import Laplace
 from mixexperts.experts.log_normal import LogNormal
+from mixexperts.experts.mixed import Mixed
 from mixexperts.experts.multinomial import Multinomial
 from mixexperts.experts.multivariate import MultivariateGaussian
 from mixexperts.experts.negative_binomial import NegativeBinomial
@@ -22,6 +25,7 @@ from mixexperts.experts.poisson import Poisson
 from mixexperts.experts.skew_normal import SkewNormal
 from mixexperts.experts.skew_t import SkewT
 from mixexperts.experts.student import StudentT
+from mixexperts.experts.tied import Tied
 from mixexperts.experts.truncated import Truncated
 from mixexperts.experts.uniform import Uniform
 from mixexperts.experts.weibull import Weibull
@@ -33,6 +37,7 @@ __all__ = [
     "Censored",
     "Expert",
     "Exponential",
+    "FrozenExperts",
     "Gamma",
     "Gaussian",
     "Huber",
@@ -40,16 +45,21 @@ __all__ = [
     "InverseGaussian",
     "Joint",
     "Laplace",
+    "LinearExpert",
     "LogNormal",
+    "Mixed",
     "Multinomial",
     "MultivariateGaussian",
     "NegativeBinomial",
     "Ordinal",
     "PointMass",
     "Poisson",
+    "Shape",
     "SkewNormal",
     "SkewT",
     "StudentT",
+    "Terms",
+    "Tied",
     "Truncated",
     "Uniform",
     "Weibull",

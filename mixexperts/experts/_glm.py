@@ -138,7 +138,17 @@ class GLM(Expert):
             step[k] = penalty.minimize_quadratic(gram, cross, coef[k], mask)
             if self.other_link is None:
                 step[k] = shortened(step[k], gram)
-        return {"coef": coef + step}
+        return self.stepped(params, stats, step)
+
+    def steepness(self, params: Params) -> Array | None:
+        """Third derivatives over second ones in eta (K,), where steps are shortened; or None."""
+        return np.ones(len(params["coef"])) if self.other_link is None else None
+
+    def quadratic(self, params: Params, stats: Stats) -> tuple[Array, Array]:
+        return stats["gram"], stats["cross"]
+
+    def stepped(self, params: Params, stats: Stats, step: Array) -> Params:
+        return {"coef": params["coef"] + step}
 
     def init_params(self, batch: Batch, resp: Array, rng: np.random.Generator) -> Params:
         """Least squares on the scale of eta, then Newton steps, pulled to the pooled fit.
@@ -225,7 +235,13 @@ class GLM(Expert):
 
 
 def shortened(step: Array, gram: Array) -> Array:
-    """A Newton step times ``log(1 + r) / r``, with r its largest change of eta.
+    """A Newton step times :func:`shortening`."""
+    factor = shortening(step, gram)
+    return step if factor == 1.0 else step * factor
+
+
+def shortening(step: Array, gram: Array) -> float:
+    """``log(1 + r) / r``, with r the largest change of eta that a Newton step makes.
 
     Of a log-likelihood whose third derivative in eta is at most its second, as here, the
     factor keeps the step from overshooting (Sun and Tran-Dinh 2019), and goes to one as the
@@ -241,9 +257,9 @@ def shortened(step: Array, gram: Array) -> Array:
     """
     squares = np.diagonal(gram)
     if not squares[:1].sum() > 0.0:
-        return step
+        return 1.0
     r = _LARGEST * float(np.sqrt(squares @ step**2 / squares[0]))
-    return step * (np.log1p(r) / r) if r > 0.0 else step
+    return float(np.log1p(r) / r) if r > 0.0 else 1.0
 
 
 def first_row(bad: Array) -> int:

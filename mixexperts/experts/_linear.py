@@ -32,13 +32,13 @@ class Terms:
 
     Attributes
     ----------
-    log_f : ndarray
+    log_f : ndarray of shape (n, K) or (K, n)
         Log density.
-    mean : ndarray
+    mean : ndarray of shape (n, K) or (K, n)
         Mean, or where there is none another location: experts are put in order by it.
-    slopes : tuple of 1 + S ndarrays
+    slopes : tuple of 1 + S ndarrays of shape (n, K) or (K, n)
         Derivatives of the log density in the linear predictor and in the free shapes t.
-    weights : tuple of 1 + S ndarrays
+    weights : tuple of 1 + S ndarrays of shape (n, K) or (K, n)
         Curvatures >= 0 that the update divides by: expected or observed information, or that of
         a minorising function.
     """
@@ -252,7 +252,13 @@ class LinearExpert(Expert):
             step[k] = penalty.minimize_quadratic(gram, cross, coef[k], mask)
             if steepness is not None:
                 step[k] = shortened(steepness[k] * step[k], gram) / steepness[k]
-        moved = {"coef": coef + step}
+        return self.stepped(params, stats, step)
+
+    def quadratic(self, params: Params, stats: Stats) -> tuple[Array, Array]:
+        return stats["gram"], stats["cross"]
+
+    def stepped(self, params: Params, stats: Stats, step: Array) -> Params:
+        moved = {"coef": params["coef"] + step}
         for _, shape in self.free_shapes():
             moved[shape.name] = self.update_shape(shape, params, stats)
         return {**params, **moved}

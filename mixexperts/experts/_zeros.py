@@ -228,7 +228,7 @@ class WithZeros(Expert):
         return self.inner.n_params(self._own(params)) + len(params[self.share])
 
     def n_params_each(self, params: Params) -> int:
-        return self.inner.n_params_each(self._own(params)) + 1
+        return int(np.max(self.inner.n_params_each(self._own(params)))) + 1
 
     def at_boundary(self, params: Params) -> Array:
         return self.inner.at_boundary(self._own(params))

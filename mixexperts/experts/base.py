@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -14,53 +14,18 @@ from mixexperts._batch import Array, Batch, Params, Stats
 from mixexperts._design import DesignMap
 from mixexperts._registry import register
 from mixexperts.errors import UnsupportedCombinationError
+from mixexperts.experts._row_terms import Derivatives, RowTerms
 from mixexperts.penalties.base import Penalty
 
+__all__ = ["Derivatives", "Expert", "RowTerms"]
 
-@dataclass(frozen=True, slots=True)
-class Derivatives:
-    """Derivatives of the log density of each row under each expert in T linear predictors.
-
-    Predictor t of expert k is ``designs[t] @ coefficients``; :meth:`Expert.pack` holds the
-    coefficients predictor by predictor and, within one, expert by expert.
-
-    Attributes
-    ----------
-    designs : tuple of T ndarrays of shape (n, p_t)
-    slope : ndarray of shape (T, n, K)
-        First derivatives.
-    curve : ndarray of shape (T, T, n, K)
-        Second derivatives with the sign changed.
-    tied : tuple of T bool
-        Predictors whose coefficients all experts share.
-    """
-
-    designs: tuple[Array, ...]
-    slope: Array
-    curve: Array
-    tied: tuple[bool, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class RowTerms:
-    """What the compiled sums need of n rows under K experts of T linear predictors each.
-
-    Attributes
-    ----------
-    log_f : ndarray of shape (K, n)
-        Log density.
-    slope : ndarray of shape (K T, n)
-        Its slopes in the predictors, expert by expert.
-    curve : ndarray of shape (K P, n)
-        Weights of the P Grams of each expert.
-    sums : dict of str to ndarray of shape (K, ..., n)
-        What else is to be summed under the responsibilities.
-    """
-
-    log_f: Array
-    slope: Array
-    curve: Array
-    sums: Mapping[str, Array]
+_LINKS: dict[str, Callable[[Array], Array]] = {
+    "identity": np.asarray,
+    "log": np.log,
+    "inverse": np.reciprocal,
+    "sqrt": np.sqrt,
+    "logit": lambda mean: np.log(mean) - np.log1p(-mean),
+}
 
 
 class Expert(ABC):
@@ -99,12 +64,19 @@ class Expert(ABC):
     #: Elementwise part in the fused kernels; None: passes run on the methods below.
     fused_code: ClassVar[int | None] = None
 
+    #: The response is continuous but for atoms, values that have a probability of their own.
+    has_atoms: ClassVar[bool] = False
+
     #: Whether the family has :meth:`row_terms`, around which a pass is compiled.
     has_row_terms: ClassVar[bool] = False
 
     #: Whether the family has :meth:`derivatives`; else the engine takes no Newton steps.
     has_derivatives: ClassVar[bool] = False
 
+    #: Whether the family has :meth:`designs_of`.
+    makes_designs: ClassVar[bool] = False
+    #: How the mean (of one trial) hangs on the predictor, where no field ``link`` says it.
+    mean_link: ClassVar[str | None] = None
     #: Whether a response that :meth:`check_response` lets pass may still have density zero, under
     #: parameters that the data set; another expert of the mixture must then explain it.
     partial: ClassVar[bool] = False
@@ -128,6 +100,15 @@ class Expert(ABC):
         if self.degree == 0 and not self.fit_intercept:
             raise ValueError("degree=0 with fit_intercept=False leaves no column; set one of them")
 
+    @classmethod
+    def example(cls, n_experts: int) -> Expert:
+        """An instance for that many experts; what has no use without arguments gets some."""
+        return cls()
+
+    def family_name(self) -> str:
+        """Name of the densities: families of the same name have the same parameters."""
+        return self.name
+
     def with_intercept(self, fit_intercept: bool) -> Self:
         """The same family with or without intercepts.
 
@@ -144,6 +125,26 @@ class Expert(ABC):
                 "'- 1' or '0 +'"
             )
         return self
+
+    def check_experts(self, n_experts: int) -> None:
+        """Raise ValueError if the family cannot be that of so many experts."""
+        return None
+
+    def interchangeable(self, n_experts: int) -> Array:
+        """Labels (K,) of the experts: those with the same label may change places."""
+        return np.zeros(n_experts, dtype=np.int64)
+
+    def bound(self, design: DesignMap, loc: float, scale: float) -> Expert:
+        """The family for a design and a scale of the response that are known now."""
+        return self
+
+    def with_features(self, names: tuple[str, ...]) -> Expert:
+        """The family for features of these names, before a design is made of them."""
+        return self
+
+    def designs_of(self, X: Array, loc: float, scale: float) -> dict[str, Array]:
+        """Designs of the family's own, from the user's features (n, d), if it makes any."""
+        return {}
 
     # --- responses of several columns --------------------------------------------------------
 
@@ -203,6 +204,24 @@ class Expert(ABC):
         """The part of :meth:`check_response` that holds of any of the rows, for blocks of them."""
         self.check_response(y)
 
+    def possible(self, y: Array) -> Array:
+        """Which responses have a positive density or probability, (n,) bool."""
+        low, high = self.support
+        with np.errstate(invalid="ignore"):
+            inside: Array = np.isfinite(y) & (y > low) & (y < high)
+            if self.discrete:
+                inside = inside & (y == np.floor(y))
+        rows: Array = np.logical_and.reduce(inside.reshape(len(y), -1), axis=1)
+        return rows
+
+    def atoms(self, y: Array) -> Array:
+        """Which responses have a positive probability, (n,) bool."""
+        return self.possible(y) if self.discrete else np.zeros(len(y), dtype=bool)
+
+    def arranged(self, batch: Batch, resp: Array, rng: np.random.Generator) -> Array:
+        """Responsibilities (u, K) of clusters found without regard to which expert is which."""
+        return resp
+
     @abstractmethod
     def init_params(self, batch: Batch, resp: Array, rng: np.random.Generator) -> Params:
         """Parameters fitted to responsibilities ``resp`` (u, K), weights not included."""
@@ -222,6 +241,14 @@ class Expert(ABC):
     @abstractmethod
     def update(self, params: Params, stats: Stats, penalty: Penalty) -> Params:
         """New parameters that raise the expected penalised log-likelihood."""
+
+    def quadratic(self, params: Params, stats: Stats) -> tuple[Array, Array]:
+        """Curvature (K, p, p) and slope (K, p) of the quadratic that :meth:`update` climbs."""
+        raise self._lacks("quadratic")
+
+    def stepped(self, params: Params, stats: Stats, step: Array) -> Params:
+        """New parameters whose coefficients have taken a step (K, p)."""
+        raise self._lacks("stepped")
 
     def update_rises(self) -> bool:
         """Whether :meth:`update` never lowers the expected log-likelihood by itself.
@@ -313,8 +340,8 @@ class Expert(ABC):
         """Number of free parameters of all K experts together."""
 
     @abstractmethod
-    def n_params_each(self, params: Params) -> int:
-        """Number of parameters of one expert, for the check of its effective rows."""
+    def n_params_each(self, params: Params) -> int | Array:
+        """Number of parameters of one expert, or of each (K,), to check its effective rows."""
 
     def at_boundary(self, params: Params) -> Array:
         """Which experts have collapsed onto the boundary of the parameters, (K,) bool."""
@@ -327,6 +354,10 @@ class Expert(ABC):
     def boundary_reason(self) -> str:
         """What :meth:`at_boundary` means, to complete 'expert 2 ...'."""
         return "lies on the boundary of the parameters"
+
+    def boundary_reason_of(self, expert: int) -> str:
+        """The same for one of the experts, by number."""
+        return self.boundary_reason()
 
     def separation(self, params: Params, stats: Stats, penalty: Penalty) -> Array:
         """Which experts have coefficients without a finite maximum, (K,) bool."""
@@ -381,6 +412,13 @@ class Expert(ABC):
         """Inverse of :meth:`raw`."""
         intercept = (raw["intercept"] - loc) / scale
         return {"coef": design.engine_coefficients(intercept, raw["coef"] / scale)}
+
+    def predictor_at(self, mean: Array) -> Array:
+        """The linear predictor at which the mean (of one trial) is ``mean``, elementwise."""
+        name = getattr(self, "link", self.mean_link or ("identity" * self.affine_response))
+        if name not in _LINKS:
+            raise self._lacks("predictor_at")
+        return _LINKS[name](mean)
 
     # --- what starts are made from -----------------------------------------------------------
 

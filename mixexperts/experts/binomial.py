@@ -106,6 +106,11 @@ class Binomial(GLM):
                 f"{len(y)} rows"
             )
 
+    def possible(self, y: Array) -> Array:
+        counts = np.isfinite(y) & (y >= 0.0) & (y == np.floor(y))
+        found: Array = counts & (y <= 1.0) if y.ndim == 1 else counts.all(axis=1)
+        return found
+
     @staticmethod
     def inverse_link(eta: Array) -> Array:
         from scipy.special import expit

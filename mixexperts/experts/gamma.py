@@ -55,6 +55,7 @@ class Gamma(LinkedPositive):
     link: Literal["log", "inverse", "identity"] = "log"
     fit_intercept: bool = True
     name: ClassVar[str] = "gamma"
+    mean_link: ClassVar[str | None] = "log"
     param_names: ClassVar[tuple[str, ...]] = ("coef", "shape")
     shapes: ClassVar[tuple[Shape, ...]] = (Shape("shape", 1e-6, 1e10, upper_boundary=True),)
     links: ClassVar[tuple[str, ...]] = ("log", "inverse", "identity")

@@ -141,17 +141,18 @@ class Gaussian(Expert):
 
     def update(self, params: Params, stats: Stats, penalty: Penalty) -> Params:
         """One conditional maximisation: coefficients given scales, then scales."""
-        variance = params["scale"] ** 2
+        gram, cross = self.quadratic(params, stats)
         mask = self.penalized(params["coef"].shape[1])
         step = np.zeros_like(params["coef"])
-        for k in range(step.shape[0]):
-            if stats["mass"][k] > 0.0:
-                step[k] = penalty.minimize_quadratic(
-                    stats["gram"][k] / variance[k],
-                    stats["cross"][k] / variance[k],
-                    params["coef"][k],
-                    mask,
-                )
+        for k in np.flatnonzero(stats["mass"] > 0.0):
+            step[k] = penalty.minimize_quadratic(gram[k], cross[k], params["coef"][k], mask)
+        return self.stepped(params, stats, step)
+
+    def quadratic(self, params: Params, stats: Stats) -> tuple[Array, Array]:
+        variance = params["scale"] ** 2
+        return stats["gram"] / variance[:, None, None], stats["cross"] / variance[:, None]
+
+    def stepped(self, params: Params, stats: Stats, step: Array) -> Params:
         rss = (
             stats["rss"]
             - 2.0 * np.einsum("kp,kp->k", step, stats["cross"])

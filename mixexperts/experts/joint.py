@@ -278,7 +278,7 @@ class Joint(Expert):
         return sum(family.n_params(own) for _, family, own in self._each(params))
 
     def n_params_each(self, params: Params) -> int:
-        return sum(family.n_params_each(own) for _, family, own in self._each(params))
+        return sum(int(np.max(f.n_params_each(own))) for _, f, own in self._each(params))
 
     def at_boundary(self, params: Params) -> Array:
         each = [family.at_boundary(own) for _, family, own in self._each(params)]

@@ -85,6 +85,10 @@ class Poisson(GLM):
                 "For rates give the counts as y and the log of the exposure as offset"
             )
 
+    def possible(self, y: Array) -> Array:
+        counts: Array = np.isfinite(y) & (y >= 0.0) & (y == np.floor(y))
+        return counts
+
     @staticmethod
     def inverse_link(eta: Array) -> Array:
         mean: Array = np.exp(np.minimum(eta, _MAX_ETA))

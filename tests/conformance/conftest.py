@@ -19,6 +19,7 @@ from mixexperts.errors import InvalidResponseError, UnsupportedCombinationError
 from mixexperts.gates import DSelectK, Softmax, TopK, Tree
 
 N_EXPERTS = 3
+MOST_EXPERTS = 7
 N_UNITS = 40
 _FALL, _FAR = 3.0, 3.0
 # Settings that no single switch makes.
@@ -48,7 +49,8 @@ def _variants(family):
     """
     found = []
     for name, cls in all_components(family).items():
-        found.append(pytest.param(cls(), id=name))
+        made = cls.example(MOST_EXPERTS) if hasattr(cls, "example") else cls()
+        found.append(pytest.param(made, id=name))
         if dataclasses.is_dataclass(cls):
             hints = typing.get_type_hints(cls)
             for item in dataclasses.fields(cls):
@@ -59,7 +61,7 @@ def _variants(family):
                     others = [v for v in _choices(hints[item.name]) if v != item.default]
                 for value in others:
                     try:
-                        turned = cls(**{item.name: value})
+                        turned = dataclasses.replace(made, **{item.name: value})
                     except ValueError:
                         continue
                     found.append(pytest.param(turned, id=f"{name}-{item.name}={value}"))
@@ -168,13 +170,15 @@ def make_batch(expert, gate, kind, rng, n_units=N_UNITS, n_experts=N_EXPERTS):
         weight = rng.uniform(0.2, 3.0, n_units)
         weight[::7] = 0.0
     features = gate.uses_features
+    design = _design(rng, n, expert.fit_intercept) if expert.uses_features else np.empty((n, 0))
+    own = expert.designs_of(rng.standard_normal((n, 2)), 0.0, 1.0)
     y = _accepted(expert, rng, n)
     if every and expert.allows_missing:
         y[1::9, 0] = y[3::7, -1] = np.nan
         y[np.isnan(y).all(axis=1)] = 1.0
     return Batch(
         y=y,
-        designs={"mean": _design(rng, n, expert.fit_intercept)},
+        designs={"mean": design, **own},
         Z=_design(rng, n_units, gate.fit_intercept) if features else np.empty((n_units, 0)),
         weight=weight,
         unit=unit,
@@ -270,6 +274,15 @@ def separated_theta(model, batch, rng, n_experts=2, tries=30):
     return best
 
 
+def an_order(model, n_experts=N_EXPERTS):
+    """Another order of the experts, in which each keeps a place of its kind."""
+    labels = model.expert.interchangeable(n_experts)
+    order = np.arange(n_experts)
+    for label in np.unique(labels):
+        order[labels == label] = np.roll(order[labels == label], 1)
+    return order
+
+
 def join(batches):
     """One batch out of several, unit after unit."""
     first = batches[0]
@@ -340,6 +353,7 @@ def case(rng):
 def tools():
     """Helpers shared by the files of this folder."""
     return SimpleNamespace(
+        an_order=an_order,
         join=join,
         frozen=frozen,
         as_float32=as_float32,

@@ -430,11 +430,11 @@ def test_start_gives_valid_parameters_whatever_the_responsibilities(expert, kind
 
 
 def test_number_of_parameters_of_one_expert(setting):
-    """K experts hold K times their own parameters, and those they share once."""
+    """K experts hold their own parameters, and those they share once."""
     expert, params, _ = setting
     n_experts = len(next(iter(params.values())))
-    each, total = expert.n_params_each(params), expert.n_params(params)
-    assert 0 <= total - n_experts * each <= each + 1
+    each = np.broadcast_to(expert.n_params_each(params), (n_experts,))
+    assert 0 <= expert.n_params(params) - each.sum() <= each.max() + 1
     assert set(params) == set(expert.param_names)
 
 
@@ -462,8 +462,15 @@ def test_registry_knows_each_class_by_its_name(family):
     assert list(known) == sorted(known)
     for name, cls in known.items():
         assert cls.name == name
+        made = cls.example(2) if hasattr(cls, "example") else cls()
+        assert resolve(family, made, "argument") == made
+        try:
+            cls()
+        except (TypeError, ValueError) as error:  # what has no use without arguments says so
+            with pytest.raises(type(error), match="give"):
+                resolve(family, name, "argument")
+            continue
         assert isinstance(resolve(family, name, "argument"), cls)
-        assert resolve(family, cls(), "argument") == cls()
         with pytest.raises(TypeError, match=f"argument is the class {cls.__name__}"):
             resolve(family, cls, "argument")
 
