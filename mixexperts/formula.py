@@ -2,9 +2,8 @@
 
 The bar separates the experts' terms from the gate's. This is the only file that imports
 formulaic, which parses the text and codes the columns; what it is not trusted with is done here
-and in `_formula_state`: missing rows, unseen levels, names in errors, and memory. The memory of a
-fitted formula (knots, means, levels) is kept as plain data, and every new matrix is built from
-that plain data, so a formula read back from a file cannot behave otherwise than the one saved.
+and in `_formula_state`: missing rows, unseen levels, names in errors, memory. What a fitted formula
+remembers (knots, means, levels) is plain data, and every new matrix is made from that.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from formulaic.parser.types import Factor, Term
 from formulaic.transforms import TRANSFORMS
 from numpy.typing import NDArray
 
+from mixexperts import _formula_parts as parts_of
 from mixexperts import _formula_state as plain
 from mixexperts._formula_state import Array, Clean, Env, FormulaData, Kind, Missing, Terms, listing
 from mixexperts.errors import DesignError, RankDeficientWarning, UnseenLevelError, warn
@@ -361,7 +361,7 @@ class FormulaSpec:
         (('C(g)[T.b]',), ('z',), [[0.0], [1.0], [0.0]])
         """
         frame, env = plain.as_frame(data), dict(env or {})
-        extra = _extras(frame, weights=weights, offset=offset, groups=groups)
+        extra = parts_of.extras(frame, weights=weights, offset=offset, groups=groups)
         special = [value for value in (weights, offset, groups) if isinstance(value, str)]
         parts = {
             name: _Part(
@@ -370,10 +370,11 @@ class FormulaSpec:
             )
             for name, terms in plain.split(formula, gate, frame.columns, special, _parse).items()
         }  # fmt: skip
-        used = plain.pick(frame, _uses(parts.values()), "the formula")
-        per_term = _response_terms(parts, frame.columns, env) if partial else ()
+        used = plain.pick(frame, parts_of.uses(parts.values()), "the formula")
+        per_term = _response_terms(parts["response"], frame.columns, env) if partial else ()
         spare = plain.spare_columns(per_term, parts["experts"].uses + parts["gate"].uses)
-        table = plain.clean(used, extra, missing, spare=spare, unbounded=_unbounded(parts.values()))
+        unbounded = parts_of.unbounded(parts.values())
+        table = plain.clean(used, extra, missing, spare=spare, unbounded=unbounded)
         for part in parts.values():
             plain.check_lookups(_LABELS[part.name], part.terms, table)
         made = {
@@ -437,13 +438,13 @@ class FormulaSpec:
         offset = self.offset if offset is None else offset
         if self.needs_offset and offset is None:
             raise DesignError("the fit had an array as offset=; give offset= for these rows too")
-        extra = _extras(frame, weights=weights, offset=offset, groups=groups)
+        extra = parts_of.extras(frame, weights=weights, offset=offset, groups=groups)
         wanted = {n: part for n, part in self._parts.items() if response or n != "response"}
-        used = plain.pick(frame, _uses(wanted.values()), "the model")
-        some = partial and response
-        per_term = _response_terms(self._parts, frame.columns, self._env) if some else ()
+        used = plain.pick(frame, parts_of.uses(wanted.values()), "the model")
+        several = self._parts["response"] if partial and response else None
+        per_term = _response_terms(several, frame.columns, self._env) if several else ()
         spare = plain.spare_columns(per_term, wanted["experts"].uses + wanted["gate"].uses)
-        unbounded = _unbounded(wanted.values())
+        unbounded = parts_of.unbounded(wanted.values())
         table = plain.clean(used, extra, missing, self._kinds, spare, unbounded)
         made = {
             name: part.design(table, self._env, per_term if name == "response" else ())[0]
@@ -492,26 +493,7 @@ class FormulaSpec:
         return cls(**same, _parts=parts, _kinds=dict(state["kinds"]), _env=dict(env or {}))
 
 
-def _extras(frame: pd.DataFrame, **given: Any) -> dict[str, pd.Series[Any]]:
-    return {k: plain.extra_column(k, v, frame) for k, v in given.items() if v is not None}
-
-
-def _unbounded(parts: Iterable[_Part]) -> frozenset[str]:
-    """Columns of the data whose values may be infinite: those of such a part alone."""
-    parts = list(parts)
-    taken = {name for part in parts if not part.infinite for name in part.uses}
-    return frozenset(name for part in parts if part.infinite for name in part.uses) - taken
-
-
-def _response_terms(
-    parts: Mapping[str, _Part], columns: Iterable[Any], env: Env
-) -> tuple[frozenset[str], ...]:
+def _response_terms(part: _Part, columns: Iterable[Any], env: Env) -> tuple[frozenset[str], ...]:
     """Columns of the data that each of several responses uses; none where there is one."""
-    terms = parts["response"].terms
-    if len(terms) < 2:
-        return ()
-    return tuple(frozenset(_columns_used("response", (t,), columns, env)) for t in terms)
-
-
-def _uses(parts: Iterable[_Part]) -> list[str]:
-    return list(dict.fromkeys(name for part in parts for name in part.uses))
+    several = part.terms if len(part.terms) > 1 else ()
+    return tuple(frozenset(_columns_used("response", (t,), columns, env)) for t in several)

@@ -177,9 +177,10 @@ design = np.column_stack([np.ones(len(athletes)), athletes["Ht"]])
 Y = athletes[["Bfat", "LBM"]].to_numpy()
 beta = np.linalg.lstsq(design, Y, rcond=None)[0]
 print(one.estimator.covariance_[0].round(4))
-assert np.allclose(one.estimator.intercept_[0], beta[0])
-assert np.allclose(one.estimator.coef_[0, :, 0], beta[1])
-assert np.allclose(one.estimator.covariance_[0], np.cov((Y - design @ beta).T, bias=True))
+np.testing.assert_allclose(one.estimator.intercept_[0], beta[0], rtol=1e-8)
+np.testing.assert_allclose(one.estimator.coef_[0, :, 0], beta[1], rtol=1e-8)
+covariance = np.cov((Y - design @ beta).T, bias=True)
+np.testing.assert_allclose(one.estimator.covariance_[0], covariance, rtol=1e-8)
 
 # %%
 # References
@@ -187,4 +188,5 @@ assert np.allclose(one.estimator.covariance_[0], np.cov((Y - design @ beta).T, b
 # Telford, R. D. and Cunningham, R. B. (1991). Sex, sport and body-size dependency of hematology in
 # highly trained athletes. Medicine and Science in Sports and Exercise 23, 788-794.
 #
-# Little, R. J. A. and Rubin, D. B. (2019). Statistical Analysis with Missing Data, 3rd edition. Wiley.
+# Little, R. J. A. and Rubin, D. B. (2019). Statistical Analysis with Missing Data, 3rd edition.
+# Wiley.

@@ -2,9 +2,9 @@
 Zeros, limits and what was never seen
 =====================================
 
-**Question.** Half of the story is often at the edge of a response: counts that are zero, readings at
-the limit of an instrument, claims too small to be reported. What happens to a mixture of experts
-that ignores it, and what does it take not to?
+**Question.** Half of the story is often at the edge of a response: counts that are zero, readings
+at the limit of an instrument, claims too small to be reported. What happens to a mixture of
+experts that ignores it, and what does it take not to?
 """
 
 # %%

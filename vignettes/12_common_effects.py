@@ -85,7 +85,7 @@ print(one_effect.expert_table.round(3))
 #
 # What the constraint does to the picture
 # ---------------------------------------
-# Left: effects of their own. Right: parallel lines. Centres are coloured by their most likely class.
+# Left: effects of their own. Right: parallel lines. Centres are coloured by their likeliest class.
 
 figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True)
 palette = ["#0072b2", "#009e73", "#d55e00"]
