@@ -13,7 +13,7 @@ from mixexperts._design import DesignMap
 from mixexperts.errors import InvalidResponseError
 from mixexperts.experts._classes import ClassExpert, codes
 from mixexperts.experts._glm import _LARGEST, _NOTHING, _SEPARATION, _START_DAMPING
-from mixexperts.experts.base import Derivatives
+from mixexperts.experts.base import Derivatives, RowTerms
 from mixexperts.kernels import numpy_ as kernels
 from mixexperts.penalties.base import Penalty, Ridge
 
@@ -70,6 +70,8 @@ class Ordinal(ClassExpert):
         if self.degree != 0:  # thresholds alone are a model
             self.check_terms()
         self.check_classes()
+
+    has_row_terms: ClassVar[bool] = True
 
     @staticmethod
     def classes_of(params: Params) -> int:
@@ -164,6 +166,61 @@ class Ordinal(ClassExpert):
             "cross": cross,
             "fitted": np.einsum("ik,ik->k", weight, self.mean(params, batch)),
         }
+
+    def row_terms(self, params: Params, y: Array, eta: Array) -> RowTerms:
+        """Beside the slope in eta, products of X with what eta and each threshold share."""
+        threshold = params["threshold"]
+        n_experts, free = threshold.shape
+        code, known = codes(y, free + 1)
+        inf = np.full((n_experts, 1), np.inf)
+        ends = np.hstack([-inf, threshold, inf])
+        gap = np.hstack([inf, np.diff(threshold, axis=1), inf])
+        with np.errstate(over="ignore"):
+            shared = (1.0 / np.expm1(gap))[:, code]  # zero at the ends of the scale
+        soft_upper, above = _softplus(eta - ends[:, code + 1])
+        soft_lower, below = _softplus(ends[:, code] - eta)
+        log_f = np.log(-np.expm1(-gap))[:, code] - soft_upper - soft_lower
+        at_upper, at_lower = above * (1.0 - above), below * (1.0 - below)
+        up, down = above + shared, -below - shared
+        both = shared * (1.0 + shared)
+        # of each threshold: rows of the class below it, and of the class above it
+        t = np.arange(free)[:, None]
+        under, over = (code == t).astype(np.float64), (code == t + 1).astype(np.float64)
+
+        def of_thresholds(upper: Array, lower: Array) -> Array:
+            values: Array = upper[:, None] * under + lower[:, None] * over
+            return values
+
+        mixed = -of_thresholds(at_upper, at_lower)
+        inner = both[:, None] * (code == np.arange(1, free)[:, None])
+        passed: Array = np.sum([_softplus(eta - threshold[:, [c]])[1] for c in range(free)], axis=0)
+        return RowTerms(
+            np.where(known, log_f, -np.inf),
+            np.concatenate([-(up + down)[:, None], mixed], axis=1).reshape(-1, eta.shape[1]),
+            at_upper + at_lower,
+            {
+                "thresholds": of_thresholds(up, down),
+                "own": of_thresholds(at_upper + both, at_lower + both),
+                "inner": inner,
+                "fitted": passed,  # the sum of the probabilities of lying above each threshold
+            },
+        )
+
+    def term_stats(
+        self, params: Params, mass: Array, gram: Array, cross: Array, sums: Stats
+    ) -> Stats:
+        n_experts, free = params["threshold"].shape
+        p = gram.shape[-1]
+        products = cross.reshape(n_experts, free + 1, p)
+        full = np.zeros((n_experts, free + p, free + p))
+        full[:, free:, free:] = gram
+        full[:, :free, free:] = products[:, 1:]
+        full[:, free:, :free] = products[:, 1:].transpose(0, 2, 1)
+        t = np.arange(free)
+        full[:, t, t] = sums["own"]
+        full[:, t[:-1], t[1:]] = full[:, t[1:], t[:-1]] = -sums["inner"]
+        slopes = np.concatenate([sums["thresholds"], products[:, 0]], axis=1)
+        return {"mass": mass, "gram": full, "cross": slopes, "fitted": sums["fitted"]}
 
     def update(self, params: Params, stats: Stats, penalty: Penalty) -> Params:
         """One Newton step for each expert, shortened where it is long or thresholds close in."""
@@ -361,6 +418,14 @@ def _log_between(upper: Array, lower: Array, gap: Array) -> Array:
     ends = np.logaddexp(0.0, -upper) + np.logaddexp(0.0, lower)
     log_prob: Array = np.log(-np.expm1(-gap)) - ends
     return log_prob
+
+
+def _softplus(x: Array) -> tuple[Array, Array]:
+    """``log(1 + exp(x))`` and its derivative ``expit(x)``."""
+    small = np.exp(-np.abs(x))
+    share = 1.0 / (1.0 + small)
+    soft: Array = np.maximum(x, 0.0) + np.log(1.0 + small)
+    return soft, np.where(x >= 0.0, share, small * share)
 
 
 def _ascending(threshold: Array) -> Array:
