@@ -142,7 +142,7 @@ class NegativeBinomial(LinearExpert):
         share = weight / (1.0 + mean * mean)
         excess = (share * ((y - mean) ** 2 - mean)).sum(axis=0)
         square = np.maximum((share * mean * mean).sum(axis=0), 1e-300)
-        return {"dispersion": np.clip(excess / square, 1e-3, 1e2)}
+        return {"dispersion": np.clip(excess / square, 0.05, 1e2)}
 
     def residual(self, params: Params, batch: Batch) -> Array:
         """Pearson residuals; a quarter is added to the variance, for means next to nothing."""

@@ -78,7 +78,7 @@ def test_updates_climb_to_the_maximum(setting, penalty, rng):
         resp = np.exp(gate.log_prob(target, batch))
     resp = on_support(gate, params, batch, resp)
     weight = resp * batch.weight[:, None]
-    for _ in range(60):
+    for _ in range(400):
         image = gate.update(params, gate.accumulate(params, batch, weight), penalty)
         here, step = gate.pack(params), gate.pack(image) - gate.pack(params)
         value = expected(gate, params, batch, weight, penalty)

@@ -217,36 +217,45 @@ def test_one_expert_has_weight_one(gate, expert, case):
     assert stats["log_likelihood"] == pytest.approx(alone, rel=1e-13)
 
 
-# Replicates, and how far a mean of that many may lie from zero in its own standard errors: 4.5
-# leaves 1e-5 per parameter. A maximum likelihood estimate is itself biased by order 1/n, at 500
-# units an eighth of a standard deviation for a scale; a third is allowed. Together that is 0.84
-# standard deviations: a scale wrong by 4% fails.
+# Replicates, and how far a median of that many may lie from zero in its own standard errors, 1.2533
+# times those of a mean: 4.5 leaves 1e-5 per parameter. Medians, since an estimate may lie on the
+# boundary, such as the logarithm of a dispersion of zero. A maximum likelihood estimate is itself
+# biased by order 1/n, at 500 units an eighth of a standard deviation for a scale; a third is
+# allowed. Together that is 0.96 standard deviations: a scale wrong by 4% fails.
 N_REPLICATES = 80
-MEAN_ERRORS = 4.5
+MEDIAN_ERRORS = 4.5 * 1.2533
 BIAS_ALLOWED = 1.0 / 3.0
 
 
+@pytest.mark.few_pairs
 def test_sampling_then_fitting_recovers_the_truth(gate, expert, case, tools, rng):
     model, first, batch = case(gate, expert, "plain", n_units=500, n_experts=2)
     if not expert.n_params(first.expert):
         return  # experts without parameters are all alike
     theta = tools.separated_theta(model, batch, rng)
-    truth, estimates, gains = model.pack(theta), [], []
+    truth, estimates, gains, crawling = model.pack(theta), [], [], 0
     for _ in range(N_REPLICATES):
         drawn, _ = tools.redraw(model, theta, batch, rng)
         result = fit_em(model, drawn, theta, monitor=Monitor(max_iter=2000))
-        assert result.status == "converged"
+        if result.status != "converged":
+            # Towards a boundary, such as skewness zero or a class that an expert never sees, a run
+            # may crawl; there is next to nothing left to gain then.
+            assert result.status == "max_iter"
+            assert result.predicted_gain < 1e-4
+            crawling += 1
         gain = result.log_likelihood - em_pass(model, theta, drawn)["log_likelihood"]
         assert gain >= 0
         gains.append(2 * gain)
         estimates.append(model.pack(result.theta))
+    assert crawling <= N_REPLICATES // 10
     if not model.gate.identified:
         # Only the density can be recovered. In a regular model twice the gain is chi-squared, one
         # per parameter; where parameters are not identified it is of that order.
         assert np.mean(gains) < 2 * len(truth)
         return
-    error = np.mean(estimates, axis=0) - truth
-    spread = np.std(estimates, axis=0, ddof=1)
+    error = np.median(estimates, axis=0) - truth
+    low, high = np.quantile(estimates, [0.25, 0.75], axis=0)
+    spread = (high - low) / 1.349  # of a normal distribution the standard deviation
     assert (spread > 0).all()
-    allowed = spread * (MEAN_ERRORS / np.sqrt(N_REPLICATES) + BIAS_ALLOWED)
+    allowed = spread * (MEDIAN_ERRORS / np.sqrt(N_REPLICATES) + BIAS_ALLOWED)
     assert (np.abs(error) <= allowed).all(), error / spread

@@ -11,6 +11,8 @@ import contextlib
 import importlib.util
 import io
 import re
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -70,7 +72,9 @@ def _same_token(wanted: str, found: str) -> bool:
 )
 def test_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {"__name__": "__page__"}
+    module = types.ModuleType("__page__")  # classes of the page look their module up
+    monkeypatch.setitem(sys.modules, "__page__", module)
+    names = vars(module)
     for line, code, expected in examples(page):
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
