@@ -60,7 +60,7 @@ class Incremental(Criteria):
 
     def _own_model(self) -> Model:
         """The model of the first block, with penalties per unit of weight."""
-        return replace(self._model(), expert=self.model_.expert)
+        return replace(self._model(), expert=self.model_.expert, gate=self.model_.gate)
 
     def _begun(self, batch: Any) -> online.Online:
         share: Array = self.mass_ / self.mass_.sum()

@@ -219,5 +219,7 @@ def _from_estimator(est: Any, n_experts: int, model: Model, frame: Frame) -> Sta
     raw |= {name: neutral[name] for name in other}
     kind = "split" if own < n_experts else "model"
     same = frame.same(est.frame_) and reads and est.model_.gate.name == model.gate.name
+    # What this model states as known is put in place by its own way from raw parameters.
+    same = same and repr(est.model_.expert) == repr(model.expert)
     # Raw coefficients of high degree lose digits; the engine's are taken where they mean the same.
     return Start(kind, theta=est.theta_ if same else frame.engine(model, raw))

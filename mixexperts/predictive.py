@@ -19,7 +19,7 @@ from mixexperts.experts.base import Expert
 if TYPE_CHECKING:
     import pandas as pd
 
-_EPS = float(np.finfo(float).eps)
+_EPS = np.finfo(float).eps
 _BLOCK = 1 << 16  # cells (a row and a value) evaluated at a time
 _LEVELS = np.linspace(-8.0, 8.0, 97)  # normal scores of the probabilities that sample a density
 
@@ -52,9 +52,8 @@ class Predictive:
 
     Notes
     -----
-    One rule for ``y`` in ``pdf``, ``logpdf``, ``cdf`` and ``sf``: a scalar goes with every row
-    and (n,) goes row by row, both giving (n,); (n, m) holds m values for each row and (1, m)
-    the same m values for all rows, both giving (n, m). Any other shape is a ValueError.
+    ``y`` in ``pdf``, ``logpdf``, ``cdf``, ``sf``: a scalar goes with every row, (n,) row by row,
+    both giving (n,); (n, m) holds m values for each row, (1, m) the same for all, giving (n, m).
     """
 
     def __init__(

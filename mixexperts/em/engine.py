@@ -400,7 +400,7 @@ class _Run:
         if not self.model.gate.smooth:
             return self.final(point, "converged")
         within_rounding = abs(self.monitor.predicted_gain) <= 100.0 * self.slack(point)
-        return self.final(point, "converged") if within_rounding else "monotonicity_lost"
+        return self.final(point, "converged" if within_rounding else "monotonicity_lost")
 
     def result(self, point: _Point, status: Status) -> EMResult:
         rows = point.stats["expert.mass"]

@@ -11,7 +11,7 @@ import numpy as np
 
 from mixexperts._batch import Array, Batch, Params, Stats
 from mixexperts._design import DesignMap
-from mixexperts.errors import InvalidResponseError
+from mixexperts.errors import InvalidResponseError, UnsupportedCombinationError
 from mixexperts.experts._glm import first_row
 from mixexperts.experts._members import (
     NO_COLUMNS,
@@ -40,10 +40,16 @@ class Composite(Expert):
     """
 
     def _settle(self, families: tuple[Expert, ...]) -> None:
-        """Derive from the families what other families have as attributes of the class."""
+        """Derive from the families what others have as attributes; refuse one that stands alone."""
+        for family in families:
+            if family.truncates or family.infinite_response or family.takes_classes == "many":
+                raise UnsupportedCombinationError(
+                    f"{family.name!r} experts cannot stand beside others in {self.name!r} experts; "
+                    "use families of numbers whose rows were sampled whatever their response"
+                )
         using = [family for family in families if regresses(family)]
         atomic = any(f.discrete or f.has_atoms for f in families)
-        discrete = all(f.discrete for f in families)
+        discrete = all(f.discrete and f.on_integers() for f in families)
         settled = {
             "discrete": discrete,
             "has_atoms": atomic and not discrete,

@@ -157,6 +157,10 @@ class LinearExpert(Expert):
         """Whether a shape is known: the field of its name holds its value."""
         return getattr(self, shape.name, None) is not None
 
+    def fixed_value(self, shape: Shape) -> float:
+        """The known value of a shape that :meth:`is_fixed`."""
+        return float(getattr(self, shape.name))
+
     def is_shared(self, shape: Shape) -> bool:
         """Whether all experts have one value: the field ``shared_<name>`` says so."""
         return bool(getattr(self, f"shared_{shape.name}", False))
@@ -330,8 +334,7 @@ class LinearExpert(Expert):
         values = {}
         for shape in self.shapes:
             if self.is_fixed(shape):
-                fixed = float(getattr(self, shape.name))
-                values[shape.name] = np.full(weight.shape[1], fixed)
+                values[shape.name] = np.full(weight.shape[1], self.fixed_value(shape))
                 continue
             value = np.asarray(found.get(shape.name, np.nan), dtype=np.float64)
             value = np.broadcast_to(value, (weight.shape[1],))
@@ -436,6 +439,8 @@ class LinearExpert(Expert):
         params: dict[str, Array] = dict(super().engine(raw, design, loc, scale))
         for shape in self.shapes:
             params[shape.name] = raw[shape.name] / (scale if shape.follows_scale else 1.0)
+            if self.is_fixed(shape):  # whatever the model that a start comes from has
+                params[shape.name] = np.full_like(params[shape.name], self.fixed_value(shape))
         return params
 
     # --- starts and predictions ----------------------------------------------------------------

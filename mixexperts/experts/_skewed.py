@@ -31,6 +31,10 @@ class Skewed(LocationScale):
     def update_rises(self) -> bool:
         return False
 
+    def predictor_at(self, mean: Array) -> Array:
+        """Refused: the location is not the mean."""
+        raise self._lacks("predictor_at")
+
     @abstractmethod
     def symmetric_sf(self, z: Array, **others: Array) -> Array:
         """Probability above z of the density that is skewed."""

@@ -58,6 +58,13 @@ def window_moments(
         scale = shapes["scale"]
         first, second = normal_moments((lower - eta) / scale, (upper - eta) / scale)
         return eta + scale * first, scale**2 * np.maximum(second - first**2, 0.0)
+    if family.discrete and (lower == 0.0).all() and np.isposinf(upper).all():
+        # only zeros are left out, which add to no moment
+        kept = np.exp(log_between(family, lower, upper, eta, shapes))
+        whole_mean = family.mean_at(eta, **shapes)
+        square = family.variance_at(eta, **shapes) + whole_mean**2
+        mean = np.maximum(whole_mean / kept, 1.0)
+        return mean, np.maximum(square / kept - mean**2, 0.0)
     mean, variance = np.empty(eta.shape), np.empty(eta.shape)
     for start in range(0, eta.size, _CELLS):
         part = slice(start, start + _CELLS)

@@ -63,6 +63,9 @@ class Wrapped(LinearExpert):
     def is_fixed(self, shape: Shape) -> bool:
         return self.base.is_fixed(shape)
 
+    def fixed_value(self, shape: Shape) -> float:
+        return self.base.fixed_value(shape)
+
     def is_shared(self, shape: Shape) -> bool:
         return self.base.is_shared(shape)
 

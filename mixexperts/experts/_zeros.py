@@ -233,6 +233,9 @@ class WithZeros(Expert):
     def at_boundary(self, params: Params) -> Array:
         return self.inner.at_boundary(self._own(params))
 
+    def collapsed(self, params: Params, stats: Stats) -> Array:
+        return self.inner.collapsed(self._own(params), self._inner_stats(stats))
+
     def boundary_reason(self) -> str:
         return self.inner.boundary_reason()
 
@@ -332,9 +335,13 @@ def checked(expert: Any, wrapper: str) -> Expert:
         )
     counts = expert.discrete and expert.response_columns == (1,)
     positive = not expert.discrete and expert.support[0] >= 0.0
-    if not (counts or positive) or isinstance(expert, WithZeros):
+    from mixexperts.experts._composite import Composite
+    from mixexperts.experts.tied import Tied
+
+    layered = isinstance(expert, WithZeros | Composite | Tied) or expert.truncates
+    if not (counts or positive) or layered:
         raise UnsupportedCombinationError(
-            f"{wrapper} cannot wrap {expert.name!r} experts: it needs counts or positive numbers, "
-            "such as Poisson or Gamma"
+            f"{wrapper} cannot wrap {expert.name!r} experts: it needs a family of counts or of "
+            "positive numbers as it is, such as Poisson or Gamma (truncated ones with of='expert')"
         )
     return expert

@@ -164,6 +164,10 @@ class Expert(ABC):
         """Whether responses may be correlated given the features and the expert."""
         return False
 
+    def on_integers(self) -> bool:
+        """Whether all that a discrete family takes are integers."""
+        return self.discrete
+
     def discrete_columns(self, n_columns: int) -> Array:
         """Which columns of y take integers only, (n_columns,) bool."""
         return np.full(n_columns, self.discrete)
@@ -276,7 +280,7 @@ class Expert(ABC):
     def term_coef(self, params: Params) -> Array:
         """Coefficients (K T, p) of the linear predictors, expert by expert."""
         coef: Array = params["coef"]
-        return coef.reshape(-1, coef.shape[-1])
+        return coef.reshape(int(np.prod(coef.shape[:-1])), coef.shape[-1])
 
     def row_terms(self, params: Params, y: Array, eta: Array) -> RowTerms:
         """Terms of rows with responses (n,) or (n, c) and predictors (K T, n), offsets included."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -98,6 +98,12 @@ class Joint(Expert):
             raise UnsupportedCombinationError(
                 f"members[{j}] is {member.name!r}, which takes several columns of y; give a "
                 "family of one response for each column"
+            )
+        own = {field.name for field in fields(member)}  # type: ignore[arg-type]
+        if not {"degree", "fit_intercept"} <= own or member.takes_classes == "many":
+            raise UnsupportedCombinationError(
+                f"members[{j}] is {member.name!r}, which cannot stand beside others; use a family "
+                "of numbers as it is, without a wrapper"
             )
         if "coef" not in member.param_names or not member.uses_features:
             raise UnsupportedCombinationError(
@@ -284,6 +290,11 @@ class Joint(Expert):
         each = [family.at_boundary(own) for _, family, own in self._each(params)]
         boundary: Array = np.any(each, axis=0)
         return boundary
+
+    def collapsed(self, params: Params, stats: Stats) -> Array:
+        each = [family.collapsed(own, _part(stats, j)) for j, family, own in self._each(params)]
+        collapsed: Array = np.any(each, axis=0)
+        return collapsed
 
     def boundary_reason(self) -> str:
         reasons = [

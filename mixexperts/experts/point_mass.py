@@ -50,6 +50,9 @@ class PointMass(Expert):
         if not math.isfinite(self.value):
             raise ValueError(f"value must be finite, got {self.value!r}")
 
+    def on_integers(self) -> bool:
+        return float(self.value).is_integer()
+
     def with_intercept(self, fit_intercept: bool) -> PointMass:
         """The same: there is no intercept."""
         return self
@@ -117,7 +120,7 @@ class PointMass(Expert):
     def engine(
         self, raw: Mapping[str, Array], design: DesignMap, loc: float, scale: float
     ) -> Params:
-        return {"value": (raw["value"] - loc) / scale}
+        return {"value": (np.full_like(raw["value"], self.value) - loc) / scale}
 
     def _rows(self, values: Array, batch: Batch) -> Array:
         return np.broadcast_to(values, (batch.n_rows, len(values)))

@@ -102,7 +102,8 @@ class Tied(Expert):
         }
         _check_apart(settled["terms"], settled["fixed"])
         steps = type(expert).quadratic is not Expert.quadratic
-        if isinstance(expert, Tied) or not (steps and "coef" in expert.param_names):
+        barred = isinstance(expert, Tied) or expert.truncates or expert.infinite_response
+        if barred or not (steps and "coef" in expert.param_names):
             raise UnsupportedCombinationError(
                 f"expert {expert.name!r} cannot be tied; use a family with one linear predictor, "
                 "such as Gaussian(), Poisson() or Binomial()"

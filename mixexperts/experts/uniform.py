@@ -134,7 +134,9 @@ class Uniform(Expert):
     def engine(
         self, raw: Mapping[str, Array], design: DesignMap, loc: float, scale: float
     ) -> Params:
-        return {name: (raw[name] - loc) / scale for name in ("low", "high")}
+        own = {"low": self.low, "high": self.high}  # ends that are stated hold in any start
+        ends = {n: raw[n] if v is None else np.full_like(raw[n], v) for n, v in own.items()}
+        return {name: (values - loc) / scale for name, values in ends.items()}
 
     @staticmethod
     def _middle(params: Params) -> Array:

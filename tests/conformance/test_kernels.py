@@ -164,7 +164,7 @@ def test_units_spread_and_sum_over_their_rows(rng):
     assert [part.n_rows for part in batch.split(1)] == [2, 1, 3]
     # at most so many rows, but a unit is never cut
     assert [part.unit.tolist() for part in batch.split(2)] == [[0, 0], [0], [0, 0, 0]]
-    assert batch.split(3) == (batch,)
+    assert batch.split(6) == (batch,)
     assert_allclose(batch.take(1, 3).y, batch.y[2:])
 
 

@@ -57,7 +57,7 @@ def test_the_page_prints_what_it_says(module):
 
 def test_the_family_passes_the_conformance_suite(module):
     done = run(
-        module, "-m", "pytest", "-q", "-x", "-p", "own_logistic", "-p", "no:cacheprovider",
+        module, "-m", "pytest", "-x", "-p", "own_logistic", "-p", "no:cacheprovider",
         str(CONFORMANCE / "test_experts.py"),
         str(CONFORMANCE / "test_information.py"),
         str(CONFORMANCE / "test_model.py"),
