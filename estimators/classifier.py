@@ -16,6 +16,7 @@ from mixexperts.estimators._labels import (
     classes_of,
     labels,
 )
+from mixexperts.estimators._sparse import sparse_weights
 
 
 @saveable("MoEClassifier")
@@ -241,6 +242,13 @@ class MoEClassifier(ClassifierMixin, ClassBase):  # type: ignore[misc]
         """
         extra = {"groups": groups, "log_prior": log_prior, "partial_labels": partial_labels}
         self._announced = None if classes is None else classes_of(labels(classes), None)
+        known = getattr(self, "classes_", None) if hasattr(self, "online_") else None
+        announced = self._announced
+        if known is not None and announced is not None and not np.array_equal(known, announced):
+            raise ValueError(
+                f"classes={announced.tolist()!r} is not what the first call "
+                f"named, {known.tolist()!r}; leave it out, or fit anew"
+            )
         try:
             self._partial_fit(X, y, sample_weight, offset, extra, power, average)
         finally:
@@ -249,7 +257,9 @@ class MoEClassifier(ClassifierMixin, ClassBase):  # type: ignore[misc]
 
     # --- predictions -----------------------------------------------------------------------
 
-    def predict_log_proba(self, X: Any, *, offset: Any = None) -> Array:
+    def predict_log_proba(
+        self, X: Any, *, offset: Any = None, top_k: Any = None, top_p: Any = None
+    ) -> Array:
         """Log probabilities of the classes given x, accurate also where they are tiny.
 
         Parameters
@@ -258,6 +268,10 @@ class MoEClassifier(ClassifierMixin, ClassBase):  # type: ignore[misc]
             A DataFrame's columns are matched by name.
         offset : array-like of shape (n,), optional
             Needed if the fit had one.
+        top_k : int, optional
+            Only the experts with the k largest mixing weights in each row, renormalised.
+        top_p : float, optional
+            Only the fewest with weights of at least p together; with both, what both keep.
 
         Returns
         -------
@@ -272,10 +286,17 @@ class MoEClassifier(ClassifierMixin, ClassBase):  # type: ignore[misc]
         """
         batch = self._batch(X, offset=offset)
         gate = self.model_.gate.log_prob(self.theta_.gate, batch)
+        proba = np.exp(gate)
+        kept = sparse_weights(proba, top_k, top_p)
+        if kept is not proba:
+            with np.errstate(divide="ignore"):  # experts that are cut
+                gate = np.log(kept)
         log_proba: Array = np.logaddexp.reduce(gate[:, :, None] + self._log_experts(batch), axis=1)
         return np.maximum(log_proba, np.log(np.finfo(np.float64).tiny))
 
-    def predict_proba(self, X: Any, *, offset: Any = None) -> Array:
+    def predict_proba(
+        self, X: Any, *, offset: Any = None, top_k: Any = None, top_p: Any = None
+    ) -> Array:
         """Probabilities of the classes given x.
 
         Parameters
@@ -284,6 +305,10 @@ class MoEClassifier(ClassifierMixin, ClassBase):  # type: ignore[misc]
             A DataFrame's columns are matched by name.
         offset : array-like of shape (n,), optional
             Needed if the fit had one.
+        top_k : int, optional
+            Only the experts with the k largest mixing weights in each row, renormalised.
+        top_p : float, optional
+            Only the fewest with weights of at least p together; with both, what both keep.
 
         Returns
         -------
@@ -296,9 +321,9 @@ class MoEClassifier(ClassifierMixin, ClassBase):  # type: ignore[misc]
         ValueError, TypeError
             If an argument cannot be used; the message names it.
         """
-        return np.exp(self.predict_log_proba(X, offset=offset))
+        return np.exp(self.predict_log_proba(X, offset=offset, top_k=top_k, top_p=top_p))
 
-    def predict(self, X: Any, *, offset: Any = None) -> Array:
+    def predict(self, X: Any, *, offset: Any = None, top_k: Any = None, top_p: Any = None) -> Array:
         """The most probable class given x.
 
         Parameters
@@ -307,6 +332,10 @@ class MoEClassifier(ClassifierMixin, ClassBase):  # type: ignore[misc]
             A DataFrame's columns are matched by name.
         offset : array-like of shape (n,), optional
             Needed if the fit had one.
+        top_k : int, optional
+            Only the experts with the k largest mixing weights in each row, renormalised.
+        top_p : float, optional
+            Only the fewest with weights of at least p together; with both, what both keep.
 
         Returns
         -------
@@ -318,7 +347,8 @@ class MoEClassifier(ClassifierMixin, ClassBase):  # type: ignore[misc]
         ValueError, TypeError
             If an argument cannot be used; the message names it.
         """
-        likeliest = self.predict_log_proba(X, offset=offset).argmax(axis=1)
+        log_proba = self.predict_log_proba(X, offset=offset, top_k=top_k, top_p=top_p)
+        likeliest = log_proba.argmax(axis=1)
         predicted: Array = self.classes_[likeliest]
         return predicted
 

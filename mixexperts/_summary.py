@@ -67,6 +67,9 @@ def notes(results: MoEResults) -> list[str]:
         f"Experts are numbered by the mean fitted {'first ' * several}response of their rows, "
         "lowest first."
     ]
+    places = est.model_.expert.interchangeable(results.n_experts)
+    if len(set(places)) > 1:
+        notes = ["Experts keep the places of their families; like ones are in ascending order."]
     if getattr(est, "has_log_prior_", False):
         notes = ["Experts have the numbers that the evidence about rows gives them."]
     if results.ngroups is not None:
@@ -154,6 +157,13 @@ def _small_and_tight(results: MoEResults) -> list[str]:
     ]
 
 
+def _experts(est: Any, n_experts: int) -> str:
+    """Number and family of the experts, or the families where each has its own."""
+    families = getattr(est.model_.expert, "families", None)
+    names = [est.model_.expert.name] if families is None else [f.name for f in families]
+    return f"{n_experts} x {names[0]}" if len(set(names)) == 1 else ", ".join(names)
+
+
 def _header(results: MoEResults, width: int, escape: Callable[[str], str]) -> Any:
     from statsmodels.iolib.table import SimpleTable
 
@@ -164,7 +174,7 @@ def _header(results: MoEResults, width: int, escape: Callable[[str], str]) -> An
         ["Dep. variable:", escape(results.spec.y_name), "Log-likelihood:", f"{results.llf:.4f}"],
         [
             "Experts:",
-            f"{results.n_experts} x {est.model_.expert.name}",
+            _experts(est, results.n_experts),
             "AIC:",
             f"{results.aic:.4f}",
         ],

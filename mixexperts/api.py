@@ -23,7 +23,7 @@ from mixexperts.results import MoEResults
 def moe(
     formula: str,
     data: Any,
-    n_experts: Any = 2,
+    n_experts: Any = None,
     *,
     gate: str | None = None,
     gate_family: Any = None,
@@ -51,9 +51,10 @@ def moe(
         columns on the left are several responses, ``"y1 + y2 ~ x"``.
     data : DataFrame or dict of arrays
         One row per observation.
-    n_experts : int or iterable of int, default=2
-        Number of experts. With several, all are fitted (each also started from the fit with
-        fewer experts) and the best by ``criterion`` is returned with the table.
+    n_experts : int or iterable of int, optional
+        Number of experts, by default 2, or as many as a list of families has. With several
+        numbers, all are fitted (each also started from the fit with fewer experts) and the best
+        by ``criterion`` is returned with the table.
     gate : str, optional
         Terms of the gate, ``"~ z"``, instead of the bar.
     gate_family : str or Gate, optional
@@ -160,6 +161,8 @@ def moe(
     }
     evidence = _evidence(frame, built.rows, log_prior, partial_labels)
     table = None
+    if n_experts is None:
+        n_experts = len(getattr(expert, "families", (None, None)))
     if isinstance(n_experts, numbers.Integral):
         fit_data |= evidence
         estimator.set_params(n_experts=n_experts).fit(X, y, **fit_data)

@@ -543,3 +543,33 @@ def test_blocks_of_rows_one_after_the_other():
     gap = whole.score_samples(test_X, test_y).mean() - est.score_samples(test_X, test_y).mean()
     assert -0.01 < gap < 0.03
     assert est.predict_proba(test_X)[:, 3].max() < 0.01
+
+
+def test_a_dense_gate_is_cut_when_predicting():
+    X, code, _ = mx.datasets.make_moe_classification(
+        400,
+        coef=[[[1.5, 0.0], [0.0, 1.5], [0.0, 0.0]], [[-1.5, 0.5], [0.5, -1.5], [0.0, 0.0]]],
+        intercept=np.zeros((2, 3)),
+        gate_coef=[[2.0, 1.0], [0.0, 0.0]],
+        random_state=0,
+    )
+    ridge = mx.penalties.Ridge(0.01)
+    est = mx.MoEClassifier(
+        2, n_init=2, random_state=0, backend="numpy", gate_penalty=ridge, expert_penalty=ridge
+    ).fit(X, code)
+    dense = est.predict_proba(X)
+    np.testing.assert_array_equal(est.predict_proba(X, top_k=2), dense)
+    np.testing.assert_array_equal(est.predict_proba(X, top_p=1.0), dense)
+    first = est.gate_proba(X).argmax(axis=1)
+    alone = est.predict_experts(X)[np.arange(len(X)), first]
+    np.testing.assert_allclose(est.predict_proba(X, top_k=1), alone, rtol=1e-12)
+    np.testing.assert_array_equal(est.predict(X, top_k=1), est.classes_[alone.argmax(axis=1)])
+    with pytest.raises(ValueError, match="top_k"):
+        est.predict(X, top_k=3)
+
+
+def test_classes_that_change_between_blocks_are_refused():
+    X, code, _ = mx.datasets.make_moe_classification(200, n_features=2, random_state=0)
+    est = mx.MoEClassifier(1, random_state=0, backend="numpy").partial_fit(X, code, classes=[0, 1])
+    with pytest.raises(ValueError, match=r"classes=\[5, 6\]"):
+        est.partial_fit(X, code, classes=[5, 6])
