@@ -242,14 +242,14 @@ class MoEClassifier(ClassifierMixin, ClassBase):  # type: ignore[misc]
         """
         extra = {"groups": groups, "log_prior": log_prior, "partial_labels": partial_labels}
         self._announced = None if classes is None else classes_of(labels(classes), None)
-        known = getattr(self, "classes_", None) if hasattr(self, "online_") else None
-        announced = self._announced
-        if known is not None and announced is not None and not np.array_equal(known, announced):
-            raise ValueError(
-                f"classes={announced.tolist()!r} is not what the first call "
-                f"named, {known.tolist()!r}; leave it out, or fit anew"
-            )
         try:
+            known = getattr(self, "classes_", None) if hasattr(self, "online_") else None
+            announced = self._announced
+            if known is not None and announced is not None and not np.array_equal(known, announced):
+                raise ValueError(
+                    f"classes={announced.tolist()!r} is not what the first call "
+                    f"named, {known.tolist()!r}; leave it out, or fit anew"
+                )
             self._partial_fit(X, y, sample_weight, offset, extra, power, average)
         finally:
             del self._announced
