@@ -94,9 +94,13 @@ class MoEClassifier(ClassifierMixin, ClassBase):  # type: ignore[misc]
     --------
     >>> import mixexperts as mx
     >>> X, y, truth = mx.datasets.make_moe_classification(
-    ...     500, n_features=2, n_classes=3, random_state=0
+    ...     1000,
+    ...     coef=[[[1.5, 0.0], [0.0, 1.5], [0.0, 0.0]], [[-1.5, 0.5], [0.5, -1.5], [0.0, 0.0]]],
+    ...     intercept=[[0.0, 0.0, 0.0], [0.5, -0.5, 0.0]],
+    ...     gate_coef=[[2.0, 1.0], [0.0, 0.0]],
+    ...     random_state=0,
     ... )
-    >>> est = mx.MoEClassifier(2, random_state=0).fit(X, y)
+    >>> est = mx.MoEClassifier(2, n_init=3, random_state=0).fit(X, y)
     >>> est.predict_proba(X[:2]).shape, est.coef_.shape
     ((2, 3), (2, 3, 2))
     """
