@@ -109,7 +109,7 @@ def _norms(problem: Problem, params: SparseParams) -> tuple[Array, Array, Array]
     """Factors (M, q) inside of the norms, of the norms (G,), and the group of each column."""
     blocks = problem.penalty.blocks(params.coef, params.gate_coef)
     scale = np.array(blocks.scale)
-    K, L, q = params.coef.shape
+    K, L, _ = params.coef.shape
     for mask, rows in zip(problem.masks, (slice(0, K * L), slice(K * L, None)), strict=True):
         if mask is not None:
             scale[rows, ~mask] = np.inf
@@ -122,7 +122,7 @@ def group_derivatives(
     problem: Problem, params: SparseParams, predictors: Sequence[Predictor], cuts: Array
 ) -> tuple[Array, Array]:
     """Gradient and Hessian of the penalty in the free parameters of Newton's step."""
-    K, L, q = params.coef.shape
+    K, L, _ = params.coef.shape
     scale, strength, labels = _norms(problem, params)
     ridge = [problem.penalty.ridge(room) for room in ("expert", "gate")]
     gradient = np.zeros(int(cuts[-1]))
