@@ -217,7 +217,7 @@ class SparsePenalty:
         total = 0.0
         if self.kind == "group":
             blocks = self._blocks(coef, gate_coef)
-            total = float(blocks.strength @ blocks.norms(blocks.join(coef, gate_coef)))
+            total = blocks.value(blocks.join(coef, gate_coef))
         rooms: tuple[tuple[Room, Array], ...] = (("expert", coef), ("gate", gate_coef))
         for room, b in rooms:
             total += 0.5 * float(np.sum(self._ridge(room, b.shape) * b**2))
