@@ -91,8 +91,8 @@ def lasso_alpha_bound(
     documentation ("What theory asks of the lasso"). The constants are this package's own, not
     those of Nguyen et al. (2020), whose theorem has another shape: :func:`lasso_alpha_shape`.
 
-    It is no rule for choosing a penalty. Useful strengths are 10 to 1000 times smaller, and at
-    the bound most fits have no slopes at all. Choose by cross-validation or a criterion.
+    It is no rule for choosing a penalty. Useful strengths are tens to hundreds of times smaller,
+    and at the bound a fit has hardly any slopes. Choose by cross-validation or a criterion.
 
     Parameters
     ----------
@@ -162,9 +162,9 @@ def lasso_alpha_shape(n: int, p: int, constant: float) -> float:
 
     Nguyen et al. (2020) prove an :math:`\ell_1`-oracle inequality for the lasso under a lower
     bound of the penalty. Its constants, and how it depends on the number of experts and on the
-    bounds of the parameters, are not reproduced here: only the dependence on n and p is, from
-    its derivation as the documentation retells it. A proven bound with all constants is
-    :func:`lasso_alpha_bound`. Neither is a rule for choosing a penalty.
+    bounds of the parameters, were not checked against its text and are not reproduced here: only
+    the dependence on n and p is, which the documentation derives. A proven bound with all
+    constants is :func:`lasso_alpha_bound`. Neither is a rule for choosing a penalty.
 
     Parameters
     ----------

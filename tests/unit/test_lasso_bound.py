@@ -69,30 +69,46 @@ def test_constants_are_reached():
     assert certain[1] == pytest.approx(math.sqrt(2.0), rel=1e-5)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_signs_of_rows_contract_to_signs_of_coordinates(seed):
-    """E max [A + sum_i e_i f_i] <= E max [A + sqrt(6) sum e_ik L_ik v_ik], all signs enumerated."""
-    rng = np.random.default_rng(seed)
-    n, n_experts, n_points, A, scale_min = 3, 2, 12, 1.5, 0.6
-    y = rng.normal(size=n) * 2.0
-    mean = rng.uniform(-A, A, (n_points, n, n_experts))
-    score = rng.normal(size=mean.shape) * 2.0
-    log_variance = 2.0 * math.log(scale_min) + rng.uniform(0.0, 2.0, mean.shape)
-    penalty = rng.exponential(size=n_points)
+def averages_of_maxima(y, mean, score, log_variance, penalty, A, scale_min):
+    """Both sides of the contraction over a set of points, all signs enumerated.
+
+    Of f, with a sign for each row; and of the scaled coordinates, with a sign for each of them.
+    """
+    n = len(y)
     f = np.stack([log_density(y[i], mean[:, i], score[:, i], log_variance[:, i]) for i in range(n)])
     signs = np.array(list(itertools.product([-1.0, 1.0], repeat=n)))
     left = (signs @ f - penalty).max(axis=1).mean()
     to_mean, to_score, to_scale = constants(y, A, scale_min)
     scaled = np.concatenate(
         [mean * to_mean[:, None], score * to_score, log_variance * to_scale[:, None]], axis=2
-    ).reshape(n_points, -1)
-    signs = np.array(list(itertools.product([-1.0, 1.0], repeat=scaled.shape[1] // 2)))
-    halves = np.array_split(scaled, 2, axis=1)
+    )
+    halves = np.array_split(scaled.reshape(len(penalty), -1), 2, axis=1)
+    signs = np.array(list(itertools.product([-1.0, 1.0], repeat=halves[0].shape[1])))
     right = 0.0
     for first in signs:
         sums = signs @ halves[1].T + halves[0] @ first
         right += (math.sqrt(6.0) * sums - penalty).max(axis=1).mean() / len(signs)
+    return left, right
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_signs_of_rows_contract_to_signs_of_coordinates(seed):
+    rng = np.random.default_rng(seed)
+    n, n_points, A, scale_min = 3, 12, 1.5, 0.6
+    y = rng.normal(size=n) * 2.0
+    mean = rng.uniform(-A, A, (n_points, n, 2))
+    score = rng.normal(size=mean.shape) * 2.0
+    log_variance = 2.0 * math.log(scale_min) + rng.uniform(0.0, 2.0, mean.shape)
+    penalty = rng.exponential(size=n_points)
+    left, right = averages_of_maxima(y, mean, score, log_variance, penalty, A, scale_min)
     assert left <= right
+    # Where the density moves as fast as it can, no more than the constant is lost.
+    y = np.full(n, 50.0)
+    mean[..., 0] = -A + 1e-3 * rng.random((n_points, n))
+    mean[..., 1], score[..., 0], score[..., 1] = -A, 30.0, -30.0
+    log_variance[:] = 2.0 * math.log(scale_min)
+    left, right = averages_of_maxima(y, mean, score, log_variance, 0 * penalty, A, scale_min)
+    assert left <= right <= 1.05 * math.sqrt(6.0) * left
 
 
 @given(st.floats(0.0, 3.0), st.floats(0.2, 3.0), st.floats(0.01, 3.0))
