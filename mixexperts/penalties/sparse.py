@@ -186,8 +186,19 @@ class SparsePenalty:
             raise ValueError(f"groups has {len(self.groups)} labels for {p} columns; give one each")
         return self.groups
 
-    def _blocks(self, coef: Array, gate_coef: Array) -> _blocks.Blocks:
-        """Both rooms as one matrix with the columns last."""
+    def blocks(self, coef: Array, gate_coef: Array) -> _blocks.Blocks:
+        """Both rooms as one matrix with the columns last, and the norms of its groups.
+
+        Parameters
+        ----------
+        coef : ndarray of shape (K, L, p)
+        gate_coef : ndarray of shape (K, p)
+            Their shapes alone count.
+
+        Returns
+        -------
+        Blocks
+        """
         return _blocks.Blocks.of(
             self._labels_of(coef.shape[-1]),
             self._factor("expert", coef.shape),
@@ -216,7 +227,7 @@ class SparsePenalty:
         coef, gate_coef = np.asarray(coef, dtype=float), np.asarray(gate_coef, dtype=float)
         total = 0.0
         if self.kind == "group":
-            blocks = self._blocks(coef, gate_coef)
+            blocks = self.blocks(coef, gate_coef)
             total = blocks.value(blocks.join(coef, gate_coef))
         rooms: tuple[tuple[Room, Array], ...] = (("expert", coef), ("gate", gate_coef))
         for room, b in rooms:
@@ -331,7 +342,7 @@ class SparsePenalty:
         if self.kind != "group":
             raise ValueError(f'prox_group is for kind="group", got kind={self.kind!r}; use prox')
         coef, gate_coef = np.asarray(coef, dtype=float), np.asarray(gate_coef, dtype=float)
-        blocks = self._blocks(coef, gate_coef)
+        blocks = self.blocks(coef, gate_coef)
         metric = blocks.join(
             1.0 / np.broadcast_to(np.asarray(step, dtype=float), coef.shape),
             1.0 / np.broadcast_to(np.asarray(gate_step, dtype=float), gate_coef.shape),
@@ -366,7 +377,7 @@ class SparsePenalty:
         gate_rest = np.asarray(gate_gradient, dtype=float)
         gate_rest = gate_rest - self._ridge("gate", gate_coef.shape) * gate_coef
         if self.kind == "group":
-            blocks = self._blocks(coef, gate_coef)
+            blocks = self.blocks(coef, gate_coef)
             distance = blocks.distance(blocks.join(rest, gate_rest), blocks.join(coef, gate_coef))
             return blocks.split(distance, coef.shape)
         return self._distance("expert", rest, coef), self._distance("gate", gate_rest, gate_coef)
@@ -402,7 +413,7 @@ class SparsePenalty:
         gradient = np.where(free, 0.0, np.abs(gradient))
         gate_gradient = np.where(gate_free, 0.0, np.abs(gate_gradient))
         if self.kind == "group":
-            blocks = self._blocks(gradient, gate_gradient)
+            blocks = self.blocks(gradient, gate_gradient)
             return blocks.dual_norm(blocks.join(gradient, gate_gradient))
         largest = 0.0
         rooms: tuple[tuple[Room, Array], ...] = (("expert", gradient), ("gate", gate_gradient))
