@@ -138,7 +138,7 @@ def _responsibilities(values: Array, n_experts: int) -> Array:
 
 
 def _from_parameters(init: dict[str, Any], n_experts: int, model: Model, frame: Frame) -> Theta:
-    n_terms = len(frame.expert_map.powers)
+    n_terms = frame.expert_map.n_terms
     own = model.expert.raw_template(n_experts, n_terms, frame.n_columns)
     gate = model.gate.neutral_raw(n_experts, frame.gate_map)
     shapes: dict[str, tuple[int, ...]] = {name: values.shape for name, values in own.items()}
@@ -193,7 +193,7 @@ def _from_estimator(est: Any, n_experts: int, model: Model, frame: Frame) -> Sta
             "from a model of the same family"
         )
     raw = est.frame_.raw(est.model_, est.theta_)
-    n_coef = len(frame.expert_map.powers)
+    n_coef = frame.expert_map.n_terms
     if est.frame_.n_columns != frame.n_columns:
         raise ValueError(
             f"init is a model of {est.frame_.n_columns} responses, but y has {frame.n_columns}; "
