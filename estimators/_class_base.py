@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from mixexperts._batch import Array
-from mixexperts.estimators import _checks as checks
 from mixexperts.estimators._base import BaseMoE
 from mixexperts.estimators._labels import (
     CodedSource,
@@ -16,6 +13,7 @@ from mixexperts.estimators._labels import (
     classes_of_source,
     labels,
     refuse_one,
+    row_weight,
 )
 
 
@@ -34,7 +32,7 @@ class ClassBase(BaseMoE):
             raise ValueError("y is missing; give the labels of the classes")
         else:
             y = labels(y)
-            weight = _row_weight(sample_weight, len(y))
+            weight = row_weight(sample_weight, len(y))
             announced = getattr(self, "_announced", None)
             classes = classes_of(y, weight) if announced is None else announced
             refuse_one(classes, y, weight)
@@ -45,13 +43,3 @@ class ClassBase(BaseMoE):
         finally:
             del self._classes
         self.classes_ = classes
-
-
-def _row_weight(sample_weight: Any, n: int) -> Array | None:
-    """Weights of n rows; None where there are none, or one per group."""
-    if sample_weight is None:
-        return None
-    values = np.asarray(checks.in_memory(sample_weight))
-    if values.ndim == 1 and len(values) != n:
-        return None  # one per group, or refused later
-    return checks.sample_weight_array(values if values.ndim else sample_weight, n)
