@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from mixexperts.em.sparse import SparseFit, SparseFits, fit_sparse
-from mixexperts.penalties.sparse import SparsePenalty
+from sklearn.utils.validation import check_is_fitted
 
 from mixexperts._batch import Array
+from mixexperts.em.sparse import SparseFit, SparseFits, fit_sparse
 from mixexperts.errors import InferenceRefusedError, UnsupportedCombinationError
 from mixexperts.estimators import _checks as checks
 from mixexperts.estimators._base import BaseMoE
@@ -19,8 +19,12 @@ from mixexperts.estimators._data import Resident
 from mixexperts.estimators._lasso_arguments import Arguments, checked_arguments
 from mixexperts.estimators._lasso_problem import Problem
 from mixexperts.estimators._lasso_starts import given_starts
-from mixexperts.estimators._lasso_tables import restart_table
+from mixexperts.estimators._lasso_tables import coefficient_table, restart_table, summary
+from mixexperts.penalties.sparse import SparsePenalty
 from mixexperts.sources import Source
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _FLAG = re.compile(r"expert (\d+) (.*)", re.DOTALL)
 
@@ -217,6 +221,43 @@ class LassoBase(BaseMoE):
         self.flags_ = _renumbered(final.flags, order)
         if problem.classes is not None:
             self.classes_ = problem.classes
+
+    # --- tables ----------------------------------------------------------------------------
+
+    def coefficients(self) -> pd.DataFrame:
+        """Coefficients that are not zero, one per row.
+
+        Returns
+        -------
+        DataFrame
+            With columns ``room`` (``"expert"`` or ``"gate"``), ``expert`` (1 to K), ``class`` (the
+            label, None where there is one row of coefficients per expert), ``term`` and ``coef``,
+            on the scale of X and y; without intercepts.
+
+        Raises
+        ------
+        NotFittedError
+            If there is no fit.
+        """
+        check_is_fitted(self, "theta_")
+        return coefficient_table(self)
+
+    def summary(self) -> Any:
+        """Tables of the fit, without standard errors: a penalised fit has none.
+
+        Returns
+        -------
+        statsmodels.iolib.summary.Summary
+            Prints as text; ``as_html()``, ``as_latex()`` and ``as_csv()`` for other uses. Terms
+            whose coefficients are all zero are left out.
+
+        Raises
+        ------
+        NotFittedError
+            If there is no fit.
+        """
+        check_is_fitted(self, "theta_")
+        return summary(self)
 
     # --- what a penalised fit does not give ------------------------------------------------
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
-from mixexperts.em.sparse import SparseParams
-from mixexperts.penalties.sparse import SparsePenalty
 
 from mixexperts._batch import Array
+from mixexperts.em.sparse import SparseParams
 from mixexperts.estimators import _checks as checks
+from mixexperts.penalties.sparse import SparsePenalty
 
 #: Penalties by their names.
 PenaltyName = Literal["lasso", "adaptive", "group", "mcp", "scad"]

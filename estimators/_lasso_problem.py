@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
-from mixexperts.em.sparse import SparseFit, SparseParams, SparseRows, responsibilities
-from mixexperts.penalties.sparse import SparsePenalty
 
 from mixexperts._batch import Array, Batch, Theta, root_mean_square, weighted_mean
 from mixexperts._design import DesignMap
 from mixexperts.em.model import Model
+from mixexperts.em.sparse import SparseFit, SparseParams, SparseRows, responsibilities
 from mixexperts.errors import DesignError, UnsupportedCombinationError
 from mixexperts.estimators._base import canonical_order
 from mixexperts.estimators._data import Resident
 from mixexperts.estimators._frame import Frame
 from mixexperts.experts.base import Expert
 from mixexperts.gates import Softmax
+from mixexperts.penalties.sparse import SparsePenalty
 
 _EPS = float(np.finfo(float).eps)
 
@@ -193,10 +193,10 @@ class Problem:
         Of classes the coefficients of all, as they are penalised, with intercepts that sum to
         zero.
         """
-        raw = self.frame.raw(self.model, theta)
+        raw = {name: values + 0.0 for name, values in self.frame.raw(self.model, theta).items()}
         if self.family.nominal:
             design, (experts, _) = self.frame.expert_map, self.room_columns
-            raw["coef"] = params.coef[:, :, experts] / design.scale
+            raw["coef"] = params.coef[:, :, experts] / design.scale + 0.0
             intercept = params.intercept - raw["coef"] @ design.center
             raw["intercept"] = intercept - intercept.mean(axis=1, keepdims=True)
         return raw

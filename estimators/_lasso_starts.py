@@ -7,10 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from mixexperts.em.sparse import SparseFit, SparseParams, SparseRows, fit_sparse
-from mixexperts.penalties.sparse import SparsePenalty
 
 from mixexperts._batch import Array
+from mixexperts.em.sparse import SparseFit, SparseParams, SparseRows, fit_sparse
 from mixexperts.estimators._lasso_problem import Problem, centred
 from mixexperts.estimators._starts import (
     is_start,
@@ -20,6 +19,7 @@ from mixexperts.estimators._starts import (
     start_from_estimator,
 )
 from mixexperts.experts.multinomial import Multinomial
+from mixexperts.penalties.sparse import SparsePenalty
 
 # Share of every row that a hard partition spreads over all experts.
 _SOFTNESS = 0.05

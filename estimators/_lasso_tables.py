@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from mixexperts.em.sparse import SparseFit
 
 from mixexperts._batch import Array
+from mixexperts.em.sparse import SparseFit
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -95,7 +95,8 @@ def _rooms(est: Any) -> list[tuple[str, pd.DataFrame]]:
         return pd.DataFrame(rows, index=numbers).T
 
     def used(coef: Array, terms: tuple[str, ...]) -> dict[str, Array]:
-        return {terms[j]: coef[:, j] for j in np.flatnonzero(coef.any(axis=0))}
+        shown = np.where(coef == 0.0, np.nan, coef)
+        return {terms[j]: shown[:, j] for j in np.flatnonzero(coef.any(axis=0))}
 
     experts: dict[str, Array] = {}
     if np.ndim(est.coef_) == 3:
@@ -143,8 +144,8 @@ def _header(est: Any) -> Any:
 
 def _notes(est: Any) -> list[str]:
     notes = [
-        "Rows without an entry other than zero are left out. There are no standard errors: the "
-        "penalty shrinks the coefficients, and the data chose which are there.",
+        "Coefficients that are not shown are zero. There are no standard errors: the penalty "
+        "shrinks the coefficients, and the data chose which are there.",
     ]
     if est.relax:
         notes.append(
