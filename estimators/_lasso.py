@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from mixexperts._batch import Array
-from mixexperts.em.sparse import SparseFit, SparseFits, fit_sparse
+from mixexperts.em.sparse import SparseFit, SparseFits, alpha_max, fit_sparse, null_fit
 from mixexperts.errors import InferenceRefusedError, UnsupportedCombinationError
 from mixexperts.estimators import _checks as checks
 from mixexperts.estimators._base import BaseMoE
@@ -141,7 +141,8 @@ class LassoBase(BaseMoE):
         penalty = self._arguments().adapted(
             penalty, centred(penalty, best.params), problem.family.nominal
         )
-        return self._solver(problem, penalty, (best.params,), "auto").best, tried, penalty
+        second = self._solver(problem, penalty, (best.params,), "auto").best
+        return replace(second, n_iter=best.n_iter + second.n_iter), tried, penalty
 
     def _solver(
         self, problem: Problem, penalty: SparsePenalty, starts: Any, init: str
@@ -236,6 +237,44 @@ class LassoBase(BaseMoE):
                 for row in self.restarts_.itertuples()
             ]
         print(*lines, sep="\n", file=sys.stderr)
+
+    def alpha_max(
+        self, X: Any, y: Any, sample_weight: Any = None, *, offset: Any = None
+    ) -> tuple[float, float]:
+        """Strengths of the penalties from which on the model without slopes is stationary.
+
+        Exact at the best mixture of ``n_experts`` experts without slopes and with a constant
+        gate: with ``alpha`` and ``gate_alpha`` of at least this size it is a local maximum, with
+        less of either slopes come in. A better maximum may have slopes even there.
+
+        Parameters
+        ----------
+        X, y, sample_weight, offset
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        alpha, gate_alpha : float
+            With ``penalty="group"`` in the ratio of the estimator's, and for both rooms together.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument or the data cannot be used, or ``l1_ratio`` is 0: ridge has no such
+            strength.
+        """
+        problem = self._problem(X, y, sample_weight, offset)
+        penalty = self._penalty(problem)
+        if penalty.l1_ratio == 0.0:
+            raise ValueError(
+                "l1_ratio=0 is ridge, which sets no coefficient to zero: there is no alpha_max"
+            )
+        null = null_fit(
+            problem.family, problem.rows, problem.n_experts, penalty,
+            n_init=self.n_init, seed=problem.seed,
+        )  # fmt: skip
+        alpha, gate_alpha = alpha_max(problem.family, problem.rows, null, penalty)
+        return alpha / problem.unit, gate_alpha
 
     # --- tables ----------------------------------------------------------------------------
 

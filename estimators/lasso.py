@@ -80,7 +80,8 @@ class LassoMoERegressor(Regression, LassoBase):
         Whether the coefficients that are not zero are fitted again without penalty, each
         expert's and the gate's own. ``coef_`` and what follows from it are then those.
     n_jobs : int or None, default=None
-        Starts run in parallel, as in joblib.
+        Used where many fits are made, as in joblib; a single fit runs on one core, because its
+        starts are compared with each other on the way.
     random_state : int, RandomState instance or None, default=None
         Seed of the starts.
     verbose : int, default=0

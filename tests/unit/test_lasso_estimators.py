@@ -45,7 +45,17 @@ def make_classes(n=260, p=6, seed=3):
     return X, NAMES[y]
 
 
+def make_three(n=240, p=5, seed=11):
+    """Three experts that lie apart."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, p))
+    label = np.digitize(X[:, 0] + 0.3 * rng.standard_normal(n), [-0.5, 0.5])
+    slope = np.array([2.0, 0.0, -2.0])[label]
+    return X, 4.0 * label + slope * X[:, 1] + 0.5 * rng.standard_normal(n)
+
+
 X, Y = make_data()
+X3, Y3 = make_three()
 FRAME = pd.DataFrame(X, columns=[f"c{j}" for j in range(P)])
 XC, YC = make_classes()
 
@@ -58,7 +68,7 @@ def regressor(**options):
 
 def classifier(**options):
     return mx.LassoMoEClassifier(
-        **{"alpha": 0.02, "gate_alpha": 0.02, "n_init": 3, "random_state": 0, **options}
+        **{"alpha": 0.02, "gate_alpha": 0.02, "random_state": 0, **options}
     )
 
 
@@ -83,7 +93,7 @@ REGRESSORS = {
     "adaptive, relaxed": {"penalty": "adaptive", "relax": True, "n_init": 1},
     "group": {"penalty": "group", "n_init": 1},
 }  # fmt: skip
-CLASSIFIERS = {"default": {}, "one expert": {"n_experts": 1}, "mcp": {"penalty": "mcp"}}
+CLASSIFIERS = {"default": {}, "one expert": {"n_experts": 1}, "elastic net": {"l1_ratio": 0.5}}
 
 
 def passes(est):
@@ -233,12 +243,12 @@ def test_families(family):
 
 
 def test_gate_rows_are_those_of_smallest_penalty():
-    est = regressor(n_experts=3, gate_alpha=0.005, n_init=5).fit(X, Y)
+    est = regressor(n_experts=3, n_init=5).fit(X3, Y3)
     assert_allclose(np.median(est.gate_coef_, axis=0), 0.0, atol=1e-12)
     assert est.gate_intercept_.sum() == pytest.approx(0.0, abs=1e-10)
-    logits = X @ est.gate_coef_.T + est.gate_intercept_
+    logits = X3 @ est.gate_coef_.T + est.gate_intercept_
     proba = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
-    assert_allclose(est.gate_proba(X), proba, atol=1e-12)
+    assert_allclose(est.gate_proba(X3), proba, atol=1e-12)
     assert_allclose(est.gate_odds_ratios_, np.exp(est.gate_coef_ - est.gate_coef_[-1]))
 
 
@@ -248,12 +258,12 @@ def test_gate_rows_of_two_experts_are_minus_each_other(est):
 
 
 def test_reference_coding_keeps_a_row_of_zeros():
-    est = regressor(n_experts=3, gate_coding="reference").fit(X, Y)
+    est = regressor(n_experts=3, gate_coding="reference", n_init=5).fit(X3, Y3)
     assert not est.gate_coef_[-1].any()
     assert est.gate_intercept_[-1] == 0.0
     assert est.converged_
-    own = penalty_by_hand(est, X, np.ones(N))
-    assert est.objective_ == pytest.approx(est.log_likelihood_ - N * own, rel=1e-9)
+    own = penalty_by_hand(est, X3, np.ones(len(Y3)))
+    assert est.objective_ == pytest.approx(est.log_likelihood_ - len(Y3) * own, rel=1e-9)
 
 
 def test_what_is_active_is_what_is_not_zero(est):
@@ -302,7 +312,8 @@ def test_tables(est, clf):
     assert "no standard errors" in text
     assert "c1" in text
     assert f"{est.df_}" in text
-    assert "cow: x1" in str(clf.summary())
+    first = named[named.room == "expert"].iloc[0]
+    assert f"{first['class']}: {first.term}" in str(clf.summary())
     for method in ("coefficients", "summary"):
         with pytest.raises(NotFittedError):
             getattr(regressor(), method)()
@@ -489,25 +500,26 @@ def test_warm_start_goes_on():
     assert est.n_iter_ < 60
     with pytest.raises(ValueError, match="warm_start=True cannot go on"):
         est.fit(X[:, :5], Y)
-    assert len(est.set_params(n_experts=3).fit(X, Y).restarts_) == 3
+    assert len(est.set_params(n_experts=1).fit(X, Y).restarts_) == 1
+    assert est.restarts_.init.tolist() == ["single"]
 
 
 def test_seeds_repeat_and_jobs_do_not_matter():
-    fits = [regressor(n_experts=3, n_jobs=jobs).fit(X, Y) for jobs in (None, 2)]
+    fits = [regressor(n_experts=3, n_jobs=jobs, n_init=5).fit(X3, Y3) for jobs in (None, 2)]
     assert_array_equal(fits[0].coef_, fits[1].coef_)
     assert_array_equal(fits[0].restarts_.objective, fits[1].restarts_.objective)
 
 
-# --- more columns than rows -------------------------------------------------------------------------
+# --- more columns than rows ------------------------------------------------------------
 
 
 def test_twenty_thousand_columns():
     """Nothing has the size of all pairs of columns, which would be 3.2 GB."""
     rng = np.random.default_rng(2)
     wide = rng.standard_normal((100, 20_000))
-    y = np.where(wide[:, 0] < 0.0, -5.0 + 3.0 * wide[:, 1], 5.0) + 0.5 * rng.standard_normal(100)
+    y = np.where(wide[:, 0] < 0.0, -8.0, 8.0) + rng.standard_normal(100)
     tracemalloc.start()
-    est = regressor(alpha=0.5, gate_alpha=0.2, n_init=2, max_iter=300).fit(wide, y)
+    est = regressor(alpha=0.7, gate_alpha=0.2, n_init=2).fit(wide, y)
     est.predict(wide)
     est.predictive(wide).interval(0.9)
     criteria = est.bic(wide, y)
@@ -518,8 +530,8 @@ def test_twenty_thousand_columns():
     assert est.coef_.shape == est.gate_coef_.shape == (2, 20_000)
     assert len(est.expert_terms_) == 20_000
     assert np.isfinite(criteria)
-    assert {"x0", "x1"} <= set(table.term)
-    assert est.n_nonzero_ < 100
+    assert "x0" in set(table.term)
+    assert est.n_nonzero_ < 20
 
 
 @given(
@@ -549,7 +561,7 @@ def test_designs_of_the_features_themselves(center, scale):
     assert_allclose(plain.engine_coefficients(intercept, slopes), coef, atol=1e-12 * size)
 
 
-# --- what is refused --------------------------------------------------------------------------------
+# --- what is refused ------------------------------------------------------------
 
 
 def fit(data=X, y=Y, weight=None, offset=None, **options):
@@ -682,15 +694,17 @@ def test_refused_by_the_classifier():
         classifier(expert="poisson").fit(XC, YC)
     with pytest.raises(ValueError, match="takes two classes, but y holds 3"):
         classifier(expert="binomial").fit(XC, YC)
-    with pytest.raises(ValueError, match="requires y|y is missing"):
+    with pytest.raises(ValueError, match=r"requires y|y is missing"):
         classifier().fit(XC)
 
 
 def test_two_classes_are_binomial_rows():
     """Multinomial rows are minus each other; the penalty of the single slope is the same."""
     two = np.where(YC == "ant", "ant", "other")
-    both = classifier().fit(XC, two)
-    single = classifier(expert="binomial").fit(XC, two)
+    label = (XC[:, 0] > 0.0).astype(int)
+    both = classifier(init=label).fit(XC, two)
+    single = classifier(init=label, expert="binomial").fit(XC, two)
+    assert both.objective_ == pytest.approx(single.objective_, abs=1e-5)
     assert_allclose(both.coef_[:, 0], -both.coef_[:, 1], atol=1e-12)
     slope = both.coef_[:, 1] - both.coef_[:, 0]
     assert_allclose(slope, single.coef_, atol=2e-3)
