@@ -152,7 +152,6 @@ class LassoBase(BaseMoE):
             tol=float(self.tol),
             max_iter=self.max_iter,
             seed=problem.seed,
-            n_jobs=self.n_jobs,
         )
 
     def _relaxed(self, problem: Problem, penalty: SparsePenalty, fit: SparseFit) -> SparseFit:
@@ -177,10 +176,11 @@ class LassoBase(BaseMoE):
         fit: SparseFit,
         fits: Sequence[SparseFit],
         relaxed: SparseFit | None = None,
+        order: Array | None = None,
     ) -> None:
         """Set all fitted attributes, experts in their final order."""
         final = fit if relaxed is None else relaxed
-        order = problem.order(final, self.gate_coding)
+        order = problem.order(final, self.gate_coding) if order is None else order
         params = problem.permuted(final.params, order)
         if hasattr(self, "theta_"):  # attributes that another family had
             for name in self.frame_.raw(self.model_, self.theta_):
