@@ -182,10 +182,11 @@ class LassoBase(BaseMoE):
         fit: SparseFit,
         fits: Sequence[SparseFit],
         relaxed: SparseFit | None = None,
+        order: Array | None = None,
     ) -> None:
         """Set all fitted attributes, experts in their final order."""
         final = fit if relaxed is None else relaxed
-        order = problem.order(final, self.gate_coding)
+        order = problem.order(final, self.gate_coding) if order is None else order
         params = centred(penalty, fit.params) if relaxed is None else relaxed.params
         params = params.permute(order)
         if hasattr(self, "theta_"):  # attributes that another family had
