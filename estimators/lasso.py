@@ -14,7 +14,7 @@ from mixexperts.estimators._regression import Regression
 
 
 @saveable("LassoMoERegressor")
-class LassoMoERegressor(LassoPathMixin, Regression, LassoBase):  # type: ignore[misc]
+class LassoMoERegressor(LassoPathMixin, Regression, LassoBase):
     r"""Mixture-of-experts regression with penalties on the experts and on the softmax gate.
 
     Maximises, over the coefficients :math:`b_{kj}` of the experts and :math:`a_{kj}` of the gate
@@ -275,7 +275,7 @@ class LassoMoERegressor(LassoPathMixin, Regression, LassoBase):  # type: ignore[
 
 
 @saveable("LassoMoEClassifier")
-class LassoMoEClassifier(LassoPathMixin, Classification, LassoBase):  # type: ignore[misc]
+class LassoMoEClassifier(LassoPathMixin, Classification, LassoBase):
     r"""Mixture-of-experts classification with penalties on the experts and on the softmax gate.
 
     Maximises the penalised log-likelihood of :class:`LassoMoERegressor`, with class probabilities
