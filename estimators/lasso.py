@@ -104,9 +104,11 @@ class LassoMoERegressor(LassoPathMixin, Regression, LassoBase):
     gate_intercept_ : ndarray of shape (n_experts,)
         Sums to zero; with ``gate_coding="reference"`` the last is zero.
     lasso_coef_, lasso_gate_coef_ : ndarray
-        With ``relax=True`` the penalised coefficients, in the shapes of the others.
+        With ``relax=True`` the penalised coefficients, shaped like ``coef_`` (n_experts, n_terms)
+        and ``gate_coef_``.
     active_, gate_active_ : ndarray of bool
-        Which coefficients are not zero, in the shapes of ``coef_`` and ``gate_coef_``.
+        Which coefficients are not zero, shaped like ``coef_`` (n_experts, n_terms) and
+        ``gate_coef_``.
     support_ : ndarray of bool of shape (n_features,)
         Columns that an expert or the gate uses.
     n_nonzero_ : int
