@@ -57,6 +57,9 @@ class SparsePenalty:
         Columns with one label form one group; by default each column does. For "group" alone.
     gate_coding : {"symmetric", "reference"}, default="symmetric"
         Whether all rows of the gate are penalised, or the last one is held at zero.
+    by_scale : bool, default=False
+        Whether the experts' coefficients are divided by the experts' scales before the penalty
+        sees them; for the caller to do.
 
     Raises
     ------
@@ -75,6 +78,7 @@ class SparsePenalty:
     gate_weights: Array | None = None
     groups: Array | None = None
     gate_coding: Literal["symmetric", "reference"] = "symmetric"
+    by_scale: bool = False
 
     def __post_init__(self) -> None:
         for name in ("alpha", "gate_alpha"):

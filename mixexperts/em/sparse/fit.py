@@ -215,11 +215,12 @@ def alpha_max(
     if penalty.kind == "group":
         from mixexperts.em.sparse.groups import group_alpha_max
 
-        return group_alpha_max(problem, slopes)
+        return group_alpha_max(problem, fit.params, slopes)
+    per_scale = slopes.coef / problem.pull.units(fit.params)
     largest = []
-    for room, gradient, mask, strength in (
-        ("expert", slopes.coef, rows.expert_mask, penalty.alpha),
-        ("gate", slopes.gate_coef[: problem.gate_rows], rows.gate_mask, penalty.gate_alpha),
+    for room, gradient, mask in (
+        ("expert", per_scale, rows.expert_mask),
+        ("gate", slopes.gate_coef[: problem.gate_rows], rows.gate_mask),
     ):
         unit = replace(penalty, alpha=1.0, gate_alpha=1.0)
         coef = np.zeros_like(slopes.coef if room == "expert" else slopes.gate_coef)

@@ -161,8 +161,8 @@ def _strong(problem: Problem, params: SparseParams, previous: Problem | None) ->
         expert, gate = problem.distances(point, slopes)
         found = np.maximum(expert, gate) > 0.0
     else:
-        l1, gate_l1, _, _ = problem.thresholds(params)
-        old, old_gate, _, _ = previous.thresholds(params)
+        l1, gate_l1, _, _ = problem.pull.thresholds(params)
+        old, old_gate, _, _ = previous.pull.thresholds(params)
         for slope, new, before in ((slopes.coef, l1, old), (slopes.gate_coef, gate_l1, old_gate)):
             with np.errstate(invalid="ignore"):  # columns that are barred
                 strong = np.abs(slope) > 2.0 * new - before

@@ -41,15 +41,20 @@ def m_step(problem: Problem, point: Point, tol: float) -> tuple[SparseParams, Ar
             problem, point, tol
         )
     else:
-        l1, gate_l1, l2, gate_l2 = problem.thresholds(point.params)
+        l1, gate_l1, l2, gate_l2 = problem.pull.thresholds(point.params)
         coef, intercept, eta = expert_descent(problem, point, l1, l2, tol)
         gate_coef, gate_intercept, score = gate_descent(problem, point, gate_l1, gate_l2, tol)
     shapes = point.params.shapes
     if problem.family.free_shapes:
+        moved = SparseParams(intercept, coef, gate_intercept, gate_coef, shapes)
         weighted = point.resp * problem.rows.weight
         with np.errstate(all="ignore"):
             shapes = problem.family.next_shapes(
-                problem.rows.y, problem.shifted(eta), shapes, weighted
+                problem.rows.y,
+                problem.shifted(eta),
+                shapes,
+                weighted,
+                problem.pull.on_scales(moved),
             )
     return SparseParams(intercept, coef, gate_intercept, gate_coef, shapes), eta, score
 
