@@ -208,8 +208,7 @@ def test_alpha_max_is_where_slopes_begin():
     alpha, gate_alpha = est.alpha_max(X, Y)
     milli = est.alpha_max(X, Y * 1e-3)
     assert milli == pytest.approx((alpha * 1e3, gate_alpha), rel=1e-5)
-    null = {"intercept": np.quantile(Y, [0.25, 0.75]), "coef": np.zeros((2, P)),
-            "scale": np.full(2, Y.std() / 2)}  # fmt: skip
+    null = regressor(alpha=1e3, gate_alpha=1e3, n_init=10).fit(X, Y)
     above = regressor(alpha=alpha * 1.01, gate_alpha=gate_alpha * 1.01, init=null).fit(X, Y)
     assert above.n_nonzero_ == 0
     for factors, room in (((0.97, 1.5), "expert"), ((1.5, 0.97), "gate")):
