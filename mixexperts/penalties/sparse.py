@@ -191,7 +191,18 @@ class SparsePenalty:
         return self.groups
 
     def blocks(self, coef: Array, gate_coef: Array) -> _blocks.Blocks:
-        """Both rooms as one matrix with the columns last."""
+        """Both rooms as one matrix with the columns last, and the norms of its groups.
+
+        Parameters
+        ----------
+        coef : ndarray of shape (K, L, p)
+        gate_coef : ndarray of shape (K, p)
+            Their shapes alone count.
+
+        Returns
+        -------
+        Blocks
+        """
         return _blocks.Blocks.of(
             self._labels_of(coef.shape[-1]),
             self._factor("expert", coef.shape),
@@ -221,7 +232,7 @@ class SparsePenalty:
         total = 0.0
         if self.kind == "group":
             blocks = self.blocks(coef, gate_coef)
-            total = float(blocks.strength @ blocks.norms(blocks.join(coef, gate_coef)))
+            total = blocks.value(blocks.join(coef, gate_coef))
         rooms: tuple[tuple[Room, Array], ...] = (("expert", coef), ("gate", gate_coef))
         for room, b in rooms:
             total += 0.5 * float(np.sum(self._ridge(room, b.shape) * b**2))

@@ -180,7 +180,7 @@ class ActiveNewton:
             own[p.active] = new
             at += len(p.active)
         shapes = self.problem.family.moved_shapes(params.shapes, shape_step)
-        return replace(
+        moved = replace(
             params,
             coef=coef,
             intercept=intercept,
@@ -188,6 +188,7 @@ class ActiveNewton:
             gate_intercept=gate_intercept,
             shapes=shapes,
         )
+        return self.problem.centred(moved)
 
 
 class _RowWeights:

@@ -88,10 +88,11 @@ def _forward(
     for i, problem in enumerate(problems):
         likely = _strong(problem, params, previous)
         fit = solve(problem, params, tol=tol, max_iter=max_iter, kind="path", likely=likely)
-        if i in anchors and problem.n_experts > 1:
+        if problem.n_experts > 1 and (i in anchors or not fit.sound):
             fit = _contest(problem, fit, starts, n_init, init, tol, max_iter, seed)
         fits.append(fit)
-        params, previous = fit.params, problem
+        if fit.sound:
+            params, previous = fit.params, problem
         if progress is not None:
             progress.update()  # type: ignore[attr-defined]
     return fits

@@ -259,6 +259,15 @@ class Problem:
         found: Array = np.isin(groups, groups[columns])
         return found
 
+    def centred(self, params: SparseParams) -> SparseParams:
+        """The same model with the common shifts of softmax rows that the penalty likes best."""
+        coef, gate_coef = params.coef, params.gate_coef
+        if self.family.n_predictors > 1:
+            coef = self.penalty.centred(coef, "expert")
+        if self.gate_rows == self.n_experts > 1:
+            gate_coef = self.penalty.centred(gate_coef, "gate")
+        return replace(params, coef=coef, gate_coef=gate_coef)
+
     # --- columns ---------------------------------------------------------------------------------
 
     def spread(self, params: SparseParams, columns: Array) -> SparseParams:
