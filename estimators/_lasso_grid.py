@@ -92,7 +92,9 @@ def largest_alpha(est: Any, problem: Problem, gate_ratio: float) -> float:
 def alpha_grid(largest: float, n_alphas: int, ratio: float) -> Array:
     """``n_alphas`` values from ``largest`` down to ``ratio`` times it, evenly on the log scale."""
     largest = max(largest, 1e-12)  # a response that no column goes with at all
-    grid: Array = largest * np.geomspace(1.0, ratio, n_alphas) if n_alphas > 1 else np.array([largest])
+    grid: Array = (
+        largest * np.geomspace(1.0, ratio, n_alphas) if n_alphas > 1 else np.array([largest])
+    )
     return grid
 
 
@@ -267,9 +269,7 @@ def point_rows(branch: Branch, ebic_gamma: float) -> list[dict[str, Any]]:
     return rows
 
 
-def coefficient_rows(
-    branch: Branch, orders: Sequence[Array], point: int
-) -> list[dict[str, Any]]:
+def coefficient_rows(branch: Branch, orders: Sequence[Array], point: int) -> list[dict[str, Any]]:
     """Coefficients that are not zero, as columns of a table for each point of a branch.
 
     ``orders`` are the numbers of the experts at each point, ``point`` that of the first.
