@@ -281,7 +281,7 @@ def coefficient_rows(branch: Branch, orders: Sequence[Array], point: int) -> lis
     classes = np.array(labels if problem.family.nominal else [None], dtype=object)
     tables = []
     for i, (final, order) in enumerate(zip(branch.final, orders, strict=True)):
-        coef, gate = raw_slopes(problem, problem.permuted(final.params, order))
+        coef, gate = raw_slopes(problem, final.params.permute(order))
         k, c, j = np.nonzero(coef)
         m, t = np.nonzero(gate)
         size = len(k) + len(m)

@@ -14,7 +14,7 @@ from mixexperts.estimators._regression import Regression
 
 
 @saveable("LassoMoERegressor")
-class LassoMoERegressor(LassoPathMixin, Regression, LassoBase):  # type: ignore[misc]
+class LassoMoERegressor(LassoPathMixin, Regression, LassoBase):
     r"""Mixture-of-experts regression with penalties on the experts and on the softmax gate.
 
     Maximises, over the coefficients :math:`b_{kj}` of the experts and :math:`a_{kj}` of the gate
@@ -81,7 +81,8 @@ class LassoMoERegressor(LassoPathMixin, Regression, LassoBase):  # type: ignore[
         Whether the coefficients that are not zero are fitted again without penalty, each
         expert's and the gate's own. ``coef_`` and what follows from it are then those.
     n_jobs : int or None, default=None
-        Starts run in parallel, as in joblib.
+        Used where many fits are made, as in joblib; a single fit runs on one core, because its
+        starts are compared with each other on the way.
     random_state : int, RandomState instance or None, default=None
         Seed of the starts.
     verbose : int, default=0
@@ -274,7 +275,7 @@ class LassoMoERegressor(LassoPathMixin, Regression, LassoBase):  # type: ignore[
 
 
 @saveable("LassoMoEClassifier")
-class LassoMoEClassifier(LassoPathMixin, Classification, LassoBase):  # type: ignore[misc]
+class LassoMoEClassifier(LassoPathMixin, Classification, LassoBase):
     r"""Mixture-of-experts classification with penalties on the experts and on the softmax gate.
 
     Maximises the penalised log-likelihood of :class:`LassoMoERegressor`, with class probabilities
