@@ -129,7 +129,7 @@ class LassoCVBase(LassoBase):
         own = int(np.searchsorted(starts, best, side="right")) - 1
         anchors = [best - int(starts[own]) if b == own else None for b in range(len(branches))]
         path = assembled(base, branches, gamma, anchors)
-        self._take(path, path.estimator(best), table, best, branches[own].alphas)
+        self._keep(path, path.estimator(best), table, best, branches[own].alphas)
         self._warn_about_choice(branches[own], best - int(starts[own]))
         self.best_estimator_.warn_about_fit()
 
@@ -151,7 +151,7 @@ class LassoCVBase(LassoBase):
         allowed = np.where(sound | ~(sound.any()), mean, -np.inf)
         return chosen_by_folds(allowed, error, table["df"].to_numpy(), bool(self.one_se))
 
-    def _take(self, path: LassoPath, best: Any, table: Any, index: int, alphas: Array) -> None:
+    def _keep(self, path: LassoPath, best: Any, table: Any, index: int, alphas: Array) -> None:
         """Fitted attributes: those of the chosen point, and of the choice."""
         for name in [name for name in vars(self) if name.endswith("_") and name[0] != "_"]:
             delattr(self, name)
@@ -187,6 +187,33 @@ class LassoCVBase(LassoBase):
                 f"{self.criterion!r}; a larger one may be better: give alphas that go further up",
                 UserWarning,
             )
+
+    def alpha_max(
+        self, X: Any, y: Any, sample_weight: Any = None, *, offset: Any = None
+    ) -> tuple[float, float]:
+        """As :meth:`LassoMoERegressor.alpha_max`, of the chosen fit's settings.
+
+        Parameters
+        ----------
+        X, y, sample_weight, offset
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        alpha, gate_alpha : float
+
+        Raises
+        ------
+        NotFittedError
+            If nothing was chosen yet; grids have their own ``alpha_max``.
+        ValueError, TypeError
+            If the data cannot be used; the message names the argument.
+        """
+        check_is_fitted(self, "theta_")
+        found: tuple[float, float] = self.best_estimator_.alpha_max(
+            X, y, sample_weight, offset=offset
+        )
+        return found
 
     def summary(self) -> Any:
         """Tables of the chosen fit, without standard errors: a penalised fit has none.

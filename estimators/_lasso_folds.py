@@ -49,7 +49,7 @@ def make_folds(cv: Any, problem: Problem, X: Any, y: Any) -> Folds:
     ValueError, TypeError
         If ``cv`` is none of these, or leaves a fold without rows or without a class.
     """
-    if isinstance(cv, bool | np.bool_) or isinstance(cv, str):
+    if isinstance(cv, bool | np.bool_ | str):
         raise TypeError(f"cv must be an integer >= 2, a splitter or pairs of rows, got {cv!r}")
     if isinstance(cv, int | np.integer):
         pairs = list(_drawn(int(cv), problem))

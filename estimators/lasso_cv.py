@@ -348,8 +348,8 @@ class LassoMoEClassifierCV(Classification, LassoCVBase):
         Raises
         ------
         ValueError, TypeError
-            If an argument or the data cannot be used, a fold lacks a class, or no point has a finite score; the
-            message names it.
+            If an argument or the data cannot be used, a fold lacks a class, or no point has a
+            finite score; the message names it.
 
         Warns
         -----
