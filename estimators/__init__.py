@@ -4,6 +4,7 @@ if __name__ != "mixexperts.estimators":
     raise ImportError("import mixexperts.estimators; 'estimators' is its source folder")
 
 from mixexperts.estimators.classifier import MoEClassifier
+from mixexperts.estimators.lasso import LassoMoEClassifier, LassoMoERegressor
 from mixexperts.estimators.regressor import MoERegressor
 
-__all__ = ["MoEClassifier", "MoERegressor"]
+__all__ = ["LassoMoEClassifier", "LassoMoERegressor", "MoEClassifier", "MoERegressor"]

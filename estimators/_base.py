@@ -15,7 +15,7 @@ from sklearn.utils.validation import validate_data
 from mixexperts._batch import Array
 from mixexperts._registry import resolve
 from mixexperts.em.checkpoint import Checkpoint, fingerprint, stored_seed
-from mixexperts.em.engine import EMResult, Model
+from mixexperts.em.engine import Model
 from mixexperts.em.passes import check_available, is_compiled, is_served
 from mixexperts.em.restarts import Restarts, Settings, Start, fit_restarts
 from mixexperts.em.streaming import Stream
@@ -392,7 +392,7 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
         # Evidence names experts by number: they keep it.
         order = np.arange(len(best.mass))
         if data.log_prior is None:
-            order = _canonical_order(best, model.expert)
+            order = canonical_order(best, model.expert)
         theta = model.permute(best.theta, order)
         jacobian = frame.log_jacobian(data.row_weight, data.weight)
         table = pd.DataFrame(restarts.table(jacobian, frame.scale))
@@ -466,8 +466,10 @@ class BaseMoE(Incremental, Saving, BaseEstimator):  # type: ignore[misc]
             )
 
 
-def _canonical_order(result: EMResult, expert: Expert) -> Array:
+def canonical_order(result: Any, expert: Expert) -> Array:
     """Experts by ascending mean fitted response over the rows they explain.
+
+    ``result`` is an :class:`EMResult`, or has its ``theta``, ``mass`` and ``level``.
 
     Of experts that are not alike, each kind keeps its places.
     """

@@ -146,3 +146,13 @@ def classes_of_source(source: Source) -> Array:
 def listing(classes: Array, most: int = 10) -> str:
     shown = ", ".join(str(c) for c in classes[:most])
     return shown + (f" and {len(classes) - most} more" if len(classes) > most else "")
+
+
+def row_weight(sample_weight: Any, n: int) -> Array | None:
+    """Weights of n rows; None where there are none, or one per group."""
+    if sample_weight is None:
+        return None
+    values = np.asarray(checks.in_memory(sample_weight))
+    if values.ndim == 1 and len(values) != n:
+        return None  # one per group, or refused later
+    return checks.sample_weight_array(values if values.ndim else sample_weight, n)

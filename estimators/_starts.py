@@ -47,15 +47,15 @@ class StartMaker:
         """
         if isinstance(init, str):
             return self._with_evidence(init, _named(init, self.n_init, self.n_experts))
-        if isinstance(init, list | tuple) and any(_is_start(item) for item in init):
+        if isinstance(init, list | tuple) and any(is_start(item) for item in init):
             return tuple(start for item in init for start in self.starts(item))
         if isinstance(init, dict):
-            theta = _from_parameters(init, self.n_experts, self.model, self.frame)
+            theta = parameters_of(init, self.n_experts, self.model, self.frame)
             return (Start("parameters", theta=theta),)
         if hasattr(init, "estimator"):
             init = init.estimator
         if hasattr(init, "fit") and hasattr(init, "get_params"):
-            return (_from_estimator(init, self.n_experts, self.model, self.frame),)
+            return (start_from_estimator(init, self.n_experts, self.model, self.frame),)
         return (Start("labels", theta=self._from_rows(init)),)
 
     def _with_evidence(self, init: str, starts: tuple[Start, ...]) -> tuple[Start, ...]:
@@ -66,19 +66,7 @@ class StartMaker:
         return (Start("prior"), *(() if pinned else starts[: self.n_init - 1]))
 
     def _from_rows(self, init: Any) -> Theta:
-        try:
-            values = np.asarray(init)
-        except ValueError as error:
-            raise TypeError(
-                f"init cannot be read as labels or responsibilities: {error}"
-            ) from error
-        if values.dtype == object or values.ndim not in (1, 2):
-            raise TypeError(
-                "init must be a name, labels (n,), responsibilities (n, K), a dict of "
-                f"parameters, a fitted model, or a list of these; got {type(init).__name__}"
-            )
-        if len(values) != self.n_given:
-            raise ValueError(f"init has {len(values)} rows but X has {self.n_given}")
+        values = rows_of_init(init, self.n_given)
         if self.groups is not None:
             self.groups.constant(
                 values, "init", "rows of a group share one expert, and so one label"
@@ -86,13 +74,34 @@ class StartMaker:
         batch, rows = self.labelled()
         if rows is not None:
             values = values[rows]
-        make = _labels if values.ndim == 1 else _responsibilities
-        resp = make(values, self.n_experts)
+        resp = responsibilities_of(values, self.n_experts)
         rng = keyed_rng(0, "labels", 0)
         return theta_from_responsibilities(self.model, batch.dense(), resp, rng)
 
 
-def _is_start(item: Any) -> bool:
+def rows_of_init(init: Any, n_given: int) -> Array:
+    """Labels (n,) or responsibilities (n, K) among what ``init`` may be."""
+    try:
+        values = np.asarray(init)
+    except ValueError as error:
+        raise TypeError(f"init cannot be read as labels or responsibilities: {error}") from error
+    if values.dtype == object or values.ndim not in (1, 2):
+        raise TypeError(
+            "init must be a name, labels (n,), responsibilities (n, K), a dict of "
+            f"parameters, a fitted model, or a list of these; got {type(init).__name__}"
+        )
+    if len(values) != n_given:
+        raise ValueError(f"init has {len(values)} rows but X has {n_given}")
+    return values
+
+
+def responsibilities_of(values: Array, n_experts: int) -> Array:
+    """Responsibilities (n, K) of labels (n,), or checked ones."""
+    make = _labels if values.ndim == 1 else _responsibilities
+    return make(values, n_experts)
+
+
+def is_start(item: Any) -> bool:
     return isinstance(item, str | dict | np.ndarray) or hasattr(item, "get_params")
 
 
@@ -137,8 +146,9 @@ def _responsibilities(values: Array, n_experts: int) -> Array:
     return resp
 
 
-def _from_parameters(init: dict[str, Any], n_experts: int, model: Model, frame: Frame) -> Theta:
-    n_terms = len(frame.expert_map.powers)
+def parameters_of(init: dict[str, Any], n_experts: int, model: Model, frame: Frame) -> Theta:
+    """Parameters by the names of the attributes, checked, on the engine's scale."""
+    n_terms = frame.expert_map.n_terms
     own = model.expert.raw_template(n_experts, n_terms, frame.n_columns)
     gate = model.gate.neutral_raw(n_experts, frame.gate_map)
     shapes: dict[str, tuple[int, ...]] = {name: values.shape for name, values in own.items()}
@@ -177,7 +187,8 @@ def _from_parameters(init: dict[str, Any], n_experts: int, model: Model, frame: 
     return frame.engine(model, raw)
 
 
-def _from_estimator(est: Any, n_experts: int, model: Model, frame: Frame) -> Start:
+def start_from_estimator(est: Any, n_experts: int, model: Model, frame: Frame) -> Start:
+    """Start from a fitted model of at most so many experts."""
     if not hasattr(est, "theta_"):
         raise ValueError("init is a model that is not fitted; fit it first")
     own = len(est.mass_)
@@ -193,7 +204,7 @@ def _from_estimator(est: Any, n_experts: int, model: Model, frame: Frame) -> Sta
             "from a model of the same family"
         )
     raw = est.frame_.raw(est.model_, est.theta_)
-    n_coef = len(frame.expert_map.powers)
+    n_coef = frame.expert_map.n_terms
     if est.frame_.n_columns != frame.n_columns:
         raise ValueError(
             f"init is a model of {est.frame_.n_columns} responses, but y has {frame.n_columns}; "

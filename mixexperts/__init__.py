@@ -23,7 +23,12 @@ if TYPE_CHECKING:
         theory,
     )
     from mixexperts.api import moe
-    from mixexperts.estimators import MoEClassifier, MoERegressor
+    from mixexperts.estimators import (
+        LassoMoEClassifier,
+        LassoMoERegressor,
+        MoEClassifier,
+        MoERegressor,
+    )
     from mixexperts.inference.adapt import Adaptation, adapt_experts
     from mixexperts.inference.selection import Selection, select
     from mixexperts.io import load
@@ -35,6 +40,8 @@ __version__ = "0.1.0"
 
 _NAMES = {
     "Adaptation": "mixexperts.inference.adapt",
+    "LassoMoEClassifier": "mixexperts.estimators",
+    "LassoMoERegressor": "mixexperts.estimators",
     "MoEClassifier": "mixexperts.estimators",
     "MoERegressor": "mixexperts.estimators",
     "MoEResults": "mixexperts.results",
@@ -53,6 +60,8 @@ _ROOMS = (
 
 __all__ = [
     "Adaptation",
+    "LassoMoEClassifier",
+    "LassoMoERegressor",
     "MoEClassifier",
     "MoERegressor",
     "MoEResults",

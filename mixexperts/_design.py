@@ -54,8 +54,9 @@ class DesignMap:
     names : tuple of str
         Names of the d features.
     center, scale : ndarray of shape (d,)
-    powers : ndarray of int of shape (J, d)
-        Exponents of the J non-constant columns.
+    powers : ndarray of int of shape (J, d) or None
+        Exponents of the J non-constant columns; None where these are the features as they are,
+        which may be too many for a table of all pairs.
     intercept : bool
     basis : ndarray of shape (P, r) or None
         With P = J + intercept; None where the columns are used as they are.
@@ -68,11 +69,16 @@ class DesignMap:
     names: tuple[str, ...]
     center: Array
     scale: Array
-    powers: Array
+    powers: Array | None
     intercept: bool
     basis: Array | None = None
     dependent: tuple[str, ...] = ()
     constant: tuple[str, ...] = ()
+
+    @classmethod
+    def plain(cls, names: tuple[str, ...], center: Array, scale: Array) -> DesignMap:
+        """The features themselves, centred and scaled, after a column of ones."""
+        return cls(names, center, scale, None, intercept=True)
 
     @classmethod
     def fit(
@@ -204,7 +210,12 @@ class DesignMap:
     @property
     def n_columns(self) -> int:
         """Number P of columns before projection, the intercept included."""
-        return len(self.powers) + int(self.intercept)
+        return self.n_terms + int(self.intercept)
+
+    @property
+    def n_terms(self) -> int:
+        """Number J of non-constant columns."""
+        return len(self.names if self.powers is None else self.powers)
 
     def same_columns(self, other: DesignMap) -> bool:
         """Whether another map makes the same columns of the same features."""
@@ -215,6 +226,8 @@ class DesignMap:
 
     def column_names(self) -> tuple[str, ...]:
         """Names of the J non-constant columns: ``x1``, ``x1^2``, ``x1 x2``."""
+        if self.powers is None:
+            return self.names
         return tuple(
             " ".join(
                 name if power == 1 else f"{name}^{power}"
@@ -227,8 +240,14 @@ class DesignMap:
     @property
     def is_plain(self) -> bool:
         """Whether the columns are the features themselves, centred and scaled."""
-        linear = len(self.powers) == self.powers.shape[1] and (self.powers.sum(axis=1) == 1).all()
-        return self.basis is None and bool(linear)
+        return self.basis is None and self._is_linear
+
+    @property
+    def _is_linear(self) -> bool:
+        powers = self.powers
+        if powers is None:
+            return True
+        return len(powers) == powers.shape[1] and bool((powers.sum(axis=1) == 1).all())
 
     def columns(self, values: Array, taken: Array) -> Columns:
         """The design of a plain map of ``values[:, taken]``, made only where it is read."""
@@ -248,7 +267,7 @@ class DesignMap:
         design = np.empty((features.shape[0], self.n_columns), order="C")
         shift = int(self.intercept)
         design[:, :shift] = 1.0
-        if len(self.powers) == self.powers.shape[1] and (self.powers.sum(axis=1) == 1).all():
+        if self.powers is None or self._is_linear:
             design[:, shift:] = standard
         else:
             for j, row in enumerate(self.powers):
@@ -268,10 +287,11 @@ class DesignMap:
     def standard_to_raw(self) -> Array:
         """Matrix (P, P) from coefficients of standardised to those of raw monomials."""
         shift = int(self.intercept)
-        rows = [tuple(row) for row in self.powers]
+        powers = monomials(len(self.names), 1) if self.powers is None else self.powers
+        rows = [tuple(row) for row in powers]
         position = {row: shift + j for j, row in enumerate(rows)}
         if self.intercept:
-            position[(0,) * self.powers.shape[1]] = 0
+            position[(0,) * powers.shape[1]] = 0
         matrix = np.zeros((self.n_columns, self.n_columns))
         matrix[:shift, :shift] = 1.0
         for j, row in enumerate(rows):
@@ -288,6 +308,9 @@ class DesignMap:
 
     def raw_coefficients(self, coef: Array) -> tuple[Array, Array]:
         """Intercepts (K,) and raw coefficients (K, J) of engine coefficients (K, r)."""
+        if self.powers is None and self.basis is None and self.intercept:
+            slopes = coef[:, 1:] / self.scale
+            return coef[:, 0] - slopes @ self.center, slopes
         standard = coef if self.basis is None else coef @ self.basis.T
         raw = standard @ self.standard_to_raw().T
         if not self.intercept:
@@ -296,6 +319,8 @@ class DesignMap:
 
     def engine_coefficients(self, intercept: Array, coef: Array) -> Array:
         """Engine coefficients (K, r) of intercepts (K,) and raw coefficients (K, J)."""
+        if self.powers is None and self.basis is None and self.intercept:
+            return np.column_stack([intercept + coef @ self.center, coef * self.scale])
         raw = np.column_stack([intercept, coef]) if self.intercept else np.asarray(coef)
         standard = np.linalg.solve(self.standard_to_raw(), raw.T)
         if self.basis is not None:

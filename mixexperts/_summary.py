@@ -50,7 +50,7 @@ def summary(results: MoEResults, escape: Callable[[str], str] = str) -> Any:
     text = Tables()
     text.tables.append(_header(results, width, escape))
     for title, table in tables:
-        text.tables += _grids(title, table.rename(index=escape), width)
+        text.tables += grids(title, table.rename(index=escape), width)
     numbered = enumerate(results.notes(), start=1)
     text.add_extra_txt([f"[{i}] {escape(note)}" for i, note in numbered])
     return text
@@ -194,7 +194,7 @@ def _header(results: MoEResults, width: int, escape: Callable[[str], str]) -> An
     return SimpleTable(
         rows,
         title=f"Mixture-of-experts {kind}: {escape(results.formula)}",
-        txt_fmt=_format(widths, "lrlr", header=False),
+        txt_fmt=text_format(widths, "lrlr", header=False),
     )
 
 
@@ -207,28 +207,28 @@ def _with_share(results: MoEResults) -> pd.DataFrame:
     return table
 
 
-def _grids(title: str, table: pd.DataFrame, width: int) -> list[Any]:
+def grids(title: str, table: pd.DataFrame, width: int) -> list[Any]:
     """Terms by experts, at most a few experts side by side."""
     from statsmodels.iolib.table import SimpleTable
 
-    grids = []
+    made = []
     for first in range(0, table.shape[1], _PER_TABLE):
         part = table.iloc[:, first : first + _PER_TABLE]
         count = part.shape[1]
         widths = [width - count * (_COLUMN + 1), *[_COLUMN] * count]
-        grids.append(
+        made.append(
             SimpleTable(
                 [[_number(value) for value in row] for row in part.to_numpy()],
                 headers=[f"expert {number}" for number in part.columns],
                 stubs=[str(term) for term in part.index],
                 title=title if first == 0 else None,
-                txt_fmt=_format(widths, "r", header=True),
+                txt_fmt=text_format(widths, "r", header=True),
             )
         )
-    return grids
+    return made
 
 
-def _format(widths: list[int], aligns: str, *, header: bool) -> dict[str, Any]:
+def text_format(widths: list[int], aligns: str, *, header: bool) -> dict[str, Any]:
     """Text format of a table with fixed column widths, so that all tables are equally wide."""
     return {
         "data_fmts": ["%s"],

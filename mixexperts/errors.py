@@ -32,6 +32,10 @@ class UnsupportedCombinationError(MixExpertsError, TypeError):
     """Two components that do not work together, or a missing optional method."""
 
 
+class InferenceRefusedError(MixExpertsError, ValueError):
+    """Standard errors or tests were asked for where the usual ones would mislead."""
+
+
 class BackendUnavailableError(MixExpertsError, ImportError, RuntimeError):
     """A backend that was asked for is not installed, or has no device to run on."""
 

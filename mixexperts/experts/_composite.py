@@ -369,7 +369,7 @@ class Composite(Expert):
         n_experts = len(params["coef"])
         joined = {
             "intercept": np.full(n_experts, np.nan),
-            "coef": np.full((n_experts, len(design.powers)), np.nan),
+            "coef": np.full((n_experts, design.n_terms), np.nan),
         }
         for k in range(n_experts):
             family, unit = self.families[k], self._unit(params, k)

@@ -114,7 +114,7 @@ class PointMass(Expert):
 
     def raw(self, params: Params, design: DesignMap, loc: float, scale: float) -> dict[str, Array]:
         value = params["value"] * scale + loc
-        return {"intercept": value, "coef": np.zeros((len(value), len(design.powers))),
+        return {"intercept": value, "coef": np.zeros((len(value), design.n_terms)),
                 "value": value}  # fmt: skip
 
     def engine(

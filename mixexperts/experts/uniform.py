@@ -128,7 +128,7 @@ class Uniform(Expert):
 
     def raw(self, params: Params, design: DesignMap, loc: float, scale: float) -> dict[str, Array]:
         low, high = (params[name] * scale + loc for name in ("low", "high"))
-        coef = np.zeros((len(low), len(design.powers)))
+        coef = np.zeros((len(low), design.n_terms))
         return {"intercept": 0.5 * (low + high), "coef": coef, "low": low, "high": high}
 
     def engine(

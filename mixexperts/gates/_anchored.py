@@ -255,7 +255,7 @@ class AnchoredGate(PredictorGate):
     ) -> set[tuple[int, str]]:
         role = raw["gate_role"]
         shift = int(self.fit_intercept)
-        bare = {"role": role, "coef": np.zeros((len(role), shift + len(design.powers)))}
+        bare = {"role": role, "coef": np.zeros((len(role), shift + design.n_terms))}
         mask = self._mask(bare)
         # Rows of the table: the intercept, the temperature, the coefficients.
         entries = np.zeros((len(role), len(terms)), dtype=bool)

@@ -130,7 +130,7 @@ class Gate(ABC):
 
     def neutral_raw(self, n_experts: int, design: DesignMap) -> dict[str, Array]:
         """What :meth:`raw` gives for a gate under which all experts weigh the same."""
-        coef = np.zeros((n_experts, len(design.powers)))
+        coef = np.zeros((n_experts, design.n_terms))
         return {"gate_intercept": np.zeros(n_experts), "gate_coef": coef}
 
     @property

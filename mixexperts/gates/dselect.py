@@ -304,7 +304,7 @@ class DSelectK(PredictorGate):
         return {
             "gate_code": code.astype(float),
             "gate_selector_intercept": np.zeros(rows),
-            "gate_selector_coef": np.zeros((rows, len(design.powers))),
+            "gate_selector_coef": np.zeros((rows, design.n_terms)),
         }
 
     def own_rows(self, raw: Mapping[str, Array], design: DesignMap) -> dict[str, Array]:

@@ -177,7 +177,7 @@ class Tree(PredictorGate):
         return {
             "gate_leaf": np.arange(float(n_experts)),
             "gate_split_intercept": intercept,
-            "gate_split_coef": np.zeros((n_experts, len(design.powers))),
+            "gate_split_coef": np.zeros((n_experts, design.n_terms)),
         }
 
     def own_rows(self, raw: Mapping[str, Array], design: DesignMap) -> dict[str, Array]:
@@ -204,7 +204,7 @@ class Tree(PredictorGate):
     ) -> set[tuple[int, str]]:
         """All but one entry per branch."""
         leaf = raw["gate_leaf"].astype(int)
-        width = int(design.intercept) + len(design.powers)
+        width = int(design.intercept) + design.n_terms
         free: set[tuple[int, str]] = set()
         for number, members in enumerate(self._splits(len(leaf))):
             for branch in members[:-1]:
