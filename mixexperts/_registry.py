@@ -16,6 +16,13 @@ _PACKAGES = {
     "penalty": "mixexperts.penalties",
 }
 
+# Penalties with zeros need a solver of their own.
+_SPARSE = ("lasso", "l1", "elastic_net", "elasticnet", "adaptive", "group", "mcp", "scad")
+_SPARSE_HINT = (
+    "penalties that set coefficients to zero (lasso, elastic net, adaptive, group, MCP, SCAD) "
+    "belong to LassoMoERegressor and LassoMoEClassifier"
+)
+
 
 def register(family: str, cls: type) -> None:
     """Enter a component class under the name it states.
@@ -69,6 +76,8 @@ def resolve(family: str, value: Any, argument: str) -> Any:
             return known[value]()
         near = difflib.get_close_matches(value, known, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
+        if family == "penalty" and value.lower().replace("-", "_").replace(" ", "_") in _SPARSE:
+            hint = f"{_SPARSE_HINT}; "
         raise ValueError(
             f"{argument}={value!r} is not a known {family}; {hint}known names: "
             + ", ".join(repr(name) for name in known)
@@ -77,6 +86,8 @@ def resolve(family: str, value: Any, argument: str) -> Any:
         raise TypeError(f"{argument} is the class {value.__name__}; pass {value.__name__}()")
     if isinstance(value, tuple(known.values())):
         return value
+    if family == "penalty" and type(value).__name__ == "SparsePenalty":
+        raise TypeError(f"{argument} is a SparsePenalty; {_SPARSE_HINT}")
     raise TypeError(
         f"{argument} must be a name or an instance of a {family}, got {type(value).__name__}; "
         "known names: " + ", ".join(repr(name) for name in known)
