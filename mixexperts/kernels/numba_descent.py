@@ -235,14 +235,14 @@ def group_descent():
 
         ``G``, ``H``, ``D`` (M, n) are slopes, curvatures and changes of M predictors, coef (M, q)
         their coefficients. The coordinates of group g are ``members[start[g]:start[g + 1]]``,
-        numbers ``m * q + j``; its penalty is ``l1[g]`` times the norm of ``unit * coef``, and
-        ``l2 / 2`` times the squares. A coordinate of unit 0 belongs to no group. Curvatures in a
+        numbers ``m * q + j`` in ascending order; its penalty is ``l1[g]`` times the norm of
+        ``unit * coef``, units being positive, and ``l2 / 2`` times the squares. Curvatures in a
         group are replaced by their largest, which leaves a minorising function.
         """
         key  # noqa: B018
         M, q = coef.shape
         n = XT.shape[1]
-        flat_squares = np.full((M, q), -1.0)
+        squares = np.full((M, q), -1.0)
         n_groups = len(start) - 1
         pulls = np.empty(len(members))
         sweeps = 0
@@ -252,19 +252,16 @@ def group_descent():
                 first, last = start[g], start[g + 1]
                 largest = 0.0
                 norm = 0.0
+                trace = 0.0
                 for c in range(first, last):
                     m, j = members[c] // q, members[c] % q
-                    if flat_squares[m, j] < 0.0:
-                        flat_squares[m, j] = _squares(XT[j], H[m], n)
-                    u = unit[m, j]
-                    # columns of one group are correlated: their number bounds the largest root
-                    size = (flat_squares[m, j] + l2[m, j]) / (u * u)
-                    largest = max(largest, size)
-                of_one = 1
-                for c in range(first + 1, last):
-                    if members[c] // q == members[first] // q:
-                        of_one += 1
-                largest *= of_one
+                    if squares[m, j] < 0.0:
+                        squares[m, j] = _squares(XT[j], H[m], n)
+                    if c == first or members[c - 1] // q != m:
+                        trace = 0.0
+                    # columns of one predictor are correlated: the trace bounds the largest root
+                    trace += (squares[m, j] + l2[m, j]) / (unit[m, j] * unit[m, j])
+                    largest = max(largest, trace)
                 if largest <= 0.0:
                     continue
                 for c in range(first, last):

@@ -186,7 +186,7 @@ class SparsePenalty:
             raise ValueError(f"groups has {len(self.groups)} labels for {p} columns; give one each")
         return self.groups
 
-    def _blocks(self, coef: Array, gate_coef: Array) -> _blocks.Blocks:
+    def blocks(self, coef: Array, gate_coef: Array) -> _blocks.Blocks:
         """Both rooms as one matrix with the columns last."""
         return _blocks.Blocks.of(
             self._labels_of(coef.shape[-1]),
@@ -216,7 +216,7 @@ class SparsePenalty:
         coef, gate_coef = np.asarray(coef, dtype=float), np.asarray(gate_coef, dtype=float)
         total = 0.0
         if self.kind == "group":
-            blocks = self._blocks(coef, gate_coef)
+            blocks = self.blocks(coef, gate_coef)
             total = float(blocks.strength @ blocks.norms(blocks.join(coef, gate_coef)))
         rooms: tuple[tuple[Room, Array], ...] = (("expert", coef), ("gate", gate_coef))
         for room, b in rooms:
@@ -331,7 +331,7 @@ class SparsePenalty:
         if self.kind != "group":
             raise ValueError(f'prox_group is for kind="group", got kind={self.kind!r}; use prox')
         coef, gate_coef = np.asarray(coef, dtype=float), np.asarray(gate_coef, dtype=float)
-        blocks = self._blocks(coef, gate_coef)
+        blocks = self.blocks(coef, gate_coef)
         metric = blocks.join(
             1.0 / np.broadcast_to(np.asarray(step, dtype=float), coef.shape),
             1.0 / np.broadcast_to(np.asarray(gate_step, dtype=float), gate_coef.shape),
@@ -366,7 +366,7 @@ class SparsePenalty:
         gate_rest = np.asarray(gate_gradient, dtype=float)
         gate_rest = gate_rest - self._ridge("gate", gate_coef.shape) * gate_coef
         if self.kind == "group":
-            blocks = self._blocks(coef, gate_coef)
+            blocks = self.blocks(coef, gate_coef)
             distance = blocks.distance(blocks.join(rest, gate_rest), blocks.join(coef, gate_coef))
             return blocks.split(distance, coef.shape)
         return self._distance("expert", rest, coef), self._distance("gate", gate_rest, gate_coef)
@@ -402,7 +402,7 @@ class SparsePenalty:
         gradient = np.where(free, 0.0, np.abs(gradient))
         gate_gradient = np.where(gate_free, 0.0, np.abs(gate_gradient))
         if self.kind == "group":
-            blocks = self._blocks(gradient, gate_gradient)
+            blocks = self.blocks(gradient, gate_gradient)
             return blocks.dual_norm(blocks.join(gradient, gate_gradient))
         largest = 0.0
         rooms: tuple[tuple[Room, Array], ...] = (("expert", gradient), ("gate", gate_gradient))

@@ -15,8 +15,9 @@ from mixexperts.em.sparse.starts import AUTO, initial_params
 from mixexperts.experts.base import Expert
 from mixexperts.penalties.sparse import SparsePenalty
 
-# Starts are run until their gradients are this close to optimal, compared, and the best go on.
-_ROUGH = (3e-2, 3e-3)
+# Starts are run until their gradients are this close to optimal, in units of the weaker penalty,
+# compared, and the best go on.
+_ROUGH = (0.3, 0.03)
 _KEPT = (0.4, 0.2)
 # Steps that a start may take before the first comparison, and before the second.
 _SHORT = (12, 40)
@@ -135,11 +136,15 @@ def run_starts(
         for params, kind in starts
     ]  # fmt: skip
     going = list(range(len(fits)))
+    strengths = [a for a in (problem.penalty.alpha, problem.penalty.gate_alpha) if a > 0.0]
+    unit = min([*strengths, 0.1])
     for rough, share, most in zip(_ROUGH, _KEPT, _SHORT, strict=True):
         if len(going) <= 2:
             break
         for i in going:
-            fits[i] = _further(problem, fits[i], max(rough, tol), min(most, max_iter), likely)
+            fits[i] = _further(
+                problem, fits[i], max(rough * unit, tol), min(most, max_iter), likely
+            )
         going = _leaders(fits, going, share, problem.total)
     for i in going:
         fits[i] = _further(problem, fits[i], tol, max_iter, likely)

@@ -41,7 +41,7 @@ def _newton_step(hessian: Array, score: Array, radius: float) -> NewtonStep | No
 
 
 @dataclass(frozen=True, slots=True)
-class _Predictor:
+class Predictor:
     """One linear predictor and the coefficients in it that are free."""
 
     #: "gate", "expert" or "shape"
@@ -85,7 +85,7 @@ class ActiveNewton:
         elif gain > 0.75 * step.gain:
             self.radius = max(self.radius, 2.0 * step.length)
 
-    def predictors(self, point: Point) -> list[_Predictor]:
+    def predictors(self, point: Point) -> list[Predictor]:
         """Predictors with what is free in each; the reference of intercepts is the last."""
         problem, params = self.problem, point.params
         K, L, _ = params.coef.shape
@@ -94,17 +94,17 @@ class ActiveNewton:
         if K > 1:
             for k in range(problem.gate_rows):
                 active = np.flatnonzero(params.gate_coef[k])
-                found.append(_Predictor("gate", k, 0, k < K - 1, active))
+                found.append(Predictor("gate", k, 0, k < K - 1, active))
         for k in range(K):
             for c in range(L):
                 active = np.flatnonzero(params.coef[k, c])
                 own = family.intercept and (L == 1 or c < L - 1)
-                found.append(_Predictor("expert", k, c, own, active))
+                found.append(Predictor("expert", k, c, own, active))
         for s in range(len(family.free_shapes)):
-            found += [_Predictor("shape", k, s, True, np.empty(0, dtype=np.intp)) for k in range(K)]
+            found += [Predictor("shape", k, s, True, np.empty(0, dtype=np.intp)) for k in range(K)]
         return found
 
-    def system(self, point: Point, predictors: list[_Predictor]) -> tuple[Array, Array]:
+    def system(self, point: Point, predictors: list[Predictor]) -> tuple[Array, Array]:
         """Negated Hessian and gradient of the penalised log-likelihood in what is free."""
         problem = self.problem
         weights = _RowWeights(problem, point)
@@ -127,14 +127,14 @@ class ActiveNewton:
         self._penalize(point, predictors, cuts, hessian, score)
         return self._tied(predictors, cuts, hessian, score)
 
-    def _design(self, predictor: _Predictor) -> Array:
+    def _design(self, predictor: Predictor) -> Array:
         columns = self.problem.XT[predictor.active]
         if not predictor.intercept:
             return columns
         return np.vstack([np.ones((1, self.problem.XT.shape[1])), columns])
 
     def _penalize(
-        self, point: Point, predictors: list[_Predictor], cuts: Array, hessian: Array, score: Array
+        self, point: Point, predictors: list[Predictor], cuts: Array, hessian: Array, score: Array
     ) -> None:
         problem, params = self.problem, point.params
         if problem.penalty.kind == "group":
@@ -162,7 +162,7 @@ class ActiveNewton:
             hessian[place, place] += second + concave
 
     def _tied(
-        self, predictors: list[_Predictor], cuts: Array, hessian: Array, score: Array
+        self, predictors: list[Predictor], cuts: Array, hessian: Array, score: Array
     ) -> tuple[Array, Array]:
         """Shapes that all experts share as one parameter."""
         names = self.problem.family.free_shapes
@@ -181,7 +181,7 @@ class ActiveNewton:
         full = np.delete(full, drop, axis=1)
         return full.T @ hessian @ full, full.T @ score
 
-    def moved(self, point: Point, predictors: list[_Predictor], step: Array) -> SparseParams:
+    def moved(self, point: Point, predictors: list[Predictor], step: Array) -> SparseParams:
         """Parameters after a step; coefficients that would change their sign stop at zero."""
         params = point.params
         names, tied = self.problem.family.free_shapes, self.problem.family.tied_shapes
@@ -238,10 +238,10 @@ class _RowWeights:
         self.curve = np.where(seen[:, None, None], curve, 0.0)
         self.score = self.own * self.resp[:, None]
 
-    def _part(self, p: _Predictor) -> int:
+    def _part(self, p: Predictor) -> int:
         return p.part + (self.L if p.room == "shape" else 0)
 
-    def slope(self, p: _Predictor) -> Array:
+    def slope(self, p: Predictor) -> Array:
         """Weighted slopes (n,) in a predictor."""
         if p.room == "gate":
             row = self.resp[p.expert] - self.prob[p.expert]
@@ -250,7 +250,7 @@ class _RowWeights:
         weighted: Array = row * self.weight
         return weighted
 
-    def pair(self, p: _Predictor, q: _Predictor) -> Array:
+    def pair(self, p: Predictor, q: Predictor) -> Array:
         """Weighted information (n,) between two predictors."""
         if p.room == "gate" and q.room == "gate":
             row = self.resp[p.expert] * self.resp[q.expert]

@@ -158,15 +158,25 @@ class Problem:
 
     def terms(self, eta: Array, shapes: Shapes) -> Terms:
         """Terms of the rows at predictors without the offset."""
-        offset = self.rows.offset
         with np.errstate(all="ignore"):  # what is no number shows in the objective
-            return self.family.terms(self.rows.y, eta if offset is None else eta + offset, shapes)
+            return self.family.terms(self.rows.y, self.shifted(eta), shapes)
+
+    def shifted(self, eta: Array) -> Array:
+        """Predictors with the offset; of classes, that of each against the last."""
+        offset, L = self.rows.offset, self.family.n_predictors
+        if offset is None:
+            return eta
+        if L == 1:
+            return eta + offset
+        own = np.arange(len(eta)) % L < L - 1
+        shifted: Array = eta + own[:, None] * offset
+        return shifted
 
     # --- gradients and optimality ----------------------------------------------------------------
 
     def residuals(self, point: Point) -> tuple[Array, Array]:
         """Weighted slopes of rows: in the predictors (K L, n), and in the logits (K, n)."""
-        K, L = point.params.intercept.shape
+        L = self.family.n_predictors
         weighted = point.resp * self.rows.weight
         slope = point.terms.slope * (weighted if L == 1 else np.repeat(weighted, L, axis=0))
         return slope, weighted - point.prob * self.rows.weight
@@ -219,8 +229,7 @@ class Problem:
         if not names:
             return np.zeros((self.n_experts, 0))
         L = self.family.n_predictors
-        offset = self.rows.offset
-        eta = point.eta if offset is None else point.eta + offset
+        eta = self.shifted(point.eta)
         weighted = point.resp * self.rows.weight
         with np.errstate(all="ignore"):
             slope = self.family.slopes(self.rows.y, eta, point.params.shapes)[:, L:]
@@ -242,8 +251,7 @@ class Problem:
 
     def curves(self, point: Point) -> tuple[Array, Array]:
         """Slopes and negated second derivatives of the family's rows at a point."""
-        offset = self.rows.offset
-        eta = point.eta if offset is None else point.eta + offset
+        eta = self.shifted(point.eta)
         with np.errstate(all="ignore"):
             return self.family.curves(self.rows.y, eta, point.params.shapes)
 

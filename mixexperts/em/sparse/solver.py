@@ -21,6 +21,9 @@ _CLOSE = 1e-3
 _FIRST_TRY = 3
 # Gains within rounding are none.
 _ROUNDING = 4e-15
+# A Newton step that falls by no more than rounding may is taken if the gradient falls to a share.
+_NOISE = 1e-10
+_BETTER = 0.3
 # Columns taken in at a time: at least this many, and as many as there are.
 _LEAST_NEW = 16
 # Shares of the largest violation to which a set of columns is solved before it grows.
@@ -117,10 +120,7 @@ def climb(problem: Problem, point: Point, tol: float, budget: Budget) -> tuple[P
         care = min(care, max(_CARE * gain, rounding))
         if settled and gain <= _CLOSE * problem.total and budget.n_iter >= next_try:
             point, done = _newton_run(problem, newton, point, tol, budget)
-            if done:
-                pause = 1
-            else:
-                pause = min(2 * pause, 64)
+            pause = 1 if done else min(2 * pause, 64)
             next_try = budget.n_iter + pause
         stalled = stalled + 1 if point.objective - before <= 2.0 * rounding else 0
         if stalled >= 6:
@@ -199,8 +199,8 @@ def solve(
     columns = problem.whole_groups(columns)
     params = start
     wanted = tol if rough is None else rough
-    status: Status = "max_iter"
-    inner = np.inf
+    status: Status = "converged"
+    inner = np.inf  # to what the set of columns has been solved
     while True:
         whole = problem.at(params)
         if not whole.ok:
@@ -209,15 +209,13 @@ def solve(
             budget.history.append(whole.objective)
         expert, gate = problem.distances(whole)
         distance = np.maximum(expert, gate)
-        largest = float(distance[~columns].max(initial=0.0))
-        if largest <= wanted and inner <= wanted:
-            return _finished(problem, whole, budget, "converged", kind)
-        if largest > wanted:
-            columns = problem.whole_groups(columns | _entering(distance, columns, wanted))
-        if budget.spent() or status in ("degenerate", "monotonicity_lost"):
-            status = "max_iter" if status == "converged" else status
+        missing = float(distance[~columns].max(initial=0.0))
+        if status != "converged" or (missing <= wanted and inner <= wanted):
             return _finished(problem, whole, budget, status, kind)
-        inner = max(wanted, min(_INNER * largest, 0.1 * inner))
+        if missing > wanted:
+            entering = columns | _entering(distance, columns, wanted)
+            columns = problem.whole_groups(entering)
+        inner = max(wanted, min(_INNER * missing, 0.1 * inner))
         number = np.flatnonzero(columns)
         part = problem.restricted(number)
         point, status = climb(part, part.at(narrowed(params, number)), inner, budget)

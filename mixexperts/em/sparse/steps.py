@@ -46,11 +46,10 @@ def m_step(problem: Problem, point: Point, tol: float) -> tuple[SparseParams, Ar
         gate_coef, gate_intercept, score = gate_descent(problem, point, gate_l1, gate_l2, tol)
     shapes = point.params.shapes
     if problem.family.free_shapes:
-        offset = problem.rows.offset
         weighted = point.resp * problem.rows.weight
         with np.errstate(all="ignore"):
             shapes = problem.family.next_shapes(
-                problem.rows.y, eta if offset is None else eta + offset, shapes, weighted
+                problem.rows.y, problem.shifted(eta), shapes, weighted
             )
     return SparseParams(intercept, coef, gate_intercept, gate_coef, shapes), eta, score
 
