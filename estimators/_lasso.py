@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,13 +12,13 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from mixexperts._batch import Array
-from mixexperts.em.sparse import SparseFit, SparseFits, fit_sparse
+from mixexperts.em.sparse import SparseFit, SparseFits, alpha_max, fit_sparse, null_fit
 from mixexperts.errors import InferenceRefusedError, UnsupportedCombinationError
 from mixexperts.estimators import _checks as checks
 from mixexperts.estimators._base import BaseMoE
 from mixexperts.estimators._data import Resident
 from mixexperts.estimators._lasso_arguments import Arguments, checked_arguments
-from mixexperts.estimators._lasso_problem import Problem
+from mixexperts.estimators._lasso_problem import Problem, centred
 from mixexperts.estimators._lasso_starts import given_starts
 from mixexperts.estimators._lasso_tables import coefficient_table, restart_table, summary
 from mixexperts.penalties.sparse import SparsePenalty
@@ -58,9 +59,11 @@ class LassoBase(BaseMoE):
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, offset: Any, *rows: Any) -> None:
         problem = self._problem(X, y, sample_weight, offset)
-        fits, penalty = self._solve(problem, self._penalty(problem))
-        relaxed = self._relaxed(problem, penalty, fits.best) if self.relax else None
-        self._adopt(problem, penalty, fits.best, fits.all, relaxed)
+        fit, starts, penalty = self._solve(problem, self._penalty(problem))
+        relaxed = self._relaxed(problem, penalty, fit) if self.relax else None
+        self._adopt(problem, penalty, fit, starts, relaxed)
+        if self.verbose:
+            self._tell()
         self.warn_about_fit()
 
     def _problem(self, X: Any, y: Any, sample_weight: Any = None, offset: Any = None) -> Problem:
@@ -124,19 +127,22 @@ class LassoBase(BaseMoE):
                 f"warm_start=True cannot go on from the previous fit: {error}; set warm_start=False"
             ) from error
 
-    def _solve(self, problem: Problem, penalty: SparsePenalty) -> tuple[SparseFits, SparsePenalty]:
-        """The best of all starts, and the penalty that it maximises under."""
+    def _solve(
+        self, problem: Problem, penalty: SparsePenalty
+    ) -> tuple[SparseFit, tuple[SparseFit, ...], SparsePenalty]:
+        """The best fit, those of all starts, and the penalty that the first maximises under."""
         starts, names = self._starts(problem, penalty)
         fits = self._solver(problem, penalty, starts, names[0] if starts is None else "auto")
-        if starts is not None and len(fits.all) == len(names):
-            named = tuple(replace(f, kind=n) for f, n in zip(fits.all, names, strict=True))
-            best = next((n for f, n in zip(fits.all, named, strict=True) if f is fits.best), None)
-            fits = SparseFits(fits.best if best is None else best, named)
+        best, tried = fits.best, fits.all
+        if starts is not None:
+            tried = tuple(replace(f, kind=name) for f, name in zip(tried, names, strict=True))
         if self.penalty != "adaptive":
-            return fits, penalty
-        penalty = self._arguments().adapted(penalty, fits.best.params, problem.family.nominal)
-        second = self._solver(problem, penalty, (fits.best.params,), "auto").best
-        return SparseFits(second, fits.all), penalty
+            return best, tried, penalty
+        penalty = self._arguments().adapted(
+            penalty, centred(penalty, best.params), problem.family.nominal
+        )
+        second = self._solver(problem, penalty, (best.params,), "auto").best
+        return replace(second, n_iter=best.n_iter + second.n_iter), tried, penalty
 
     def _solver(
         self, problem: Problem, penalty: SparsePenalty, starts: Any, init: str
@@ -152,12 +158,11 @@ class LassoBase(BaseMoE):
             tol=float(self.tol),
             max_iter=self.max_iter,
             seed=problem.seed,
-            n_jobs=self.n_jobs,
         )
 
     def _relaxed(self, problem: Problem, penalty: SparsePenalty, fit: SparseFit) -> SparseFit:
         """Maximum likelihood from the fitted point, over the coefficients that are not zero."""
-        params = fit.params
+        params = centred(penalty, fit.params)
         free = replace(
             penalty,
             kind="lasso",
@@ -177,11 +182,13 @@ class LassoBase(BaseMoE):
         fit: SparseFit,
         fits: Sequence[SparseFit],
         relaxed: SparseFit | None = None,
+        order: Array | None = None,
     ) -> None:
         """Set all fitted attributes, experts in their final order."""
         final = fit if relaxed is None else relaxed
-        order = problem.order(final, self.gate_coding)
-        params = problem.permuted(final.params, order)
+        order = problem.order(final, self.gate_coding) if order is None else order
+        params = centred(penalty, fit.params) if relaxed is None else relaxed.params
+        params = params.permute(order)
         if hasattr(self, "theta_"):  # attributes that another family had
             for name in self.frame_.raw(self.model_, self.theta_):
                 self.__dict__.pop(f"{name}_", None)
@@ -198,7 +205,7 @@ class LassoBase(BaseMoE):
         for name in ("lasso_coef_", "lasso_gate_coef_"):
             self.__dict__.pop(name, None)
         if relaxed is not None:
-            shrunk = problem.permuted(fit.params, order)
+            shrunk = centred(penalty, fit.params).permute(order)
             raw = problem.raw(problem.settled(shrunk, self.gate_coding), shrunk)
             self.lasso_coef_, self.lasso_gate_coef_ = raw["coef"], raw["gate_coef"]
         self.n_nonzero_, self.df_ = problem.counts(params)
@@ -221,6 +228,54 @@ class LassoBase(BaseMoE):
         self.flags_ = _renumbered(final.flags, order)
         if problem.classes is not None:
             self.classes_ = problem.classes
+
+    def _tell(self) -> None:
+        """Say how the fit went, on the standard error."""
+        lines = [f"objective {self.objective_:.4f}, {self.n_nonzero_} slopes, {self.status_}"]
+        if self.verbose > 1:
+            lines += [
+                f"  {row.init:<10} {row.objective:.4f} {row.status}"
+                for row in self.restarts_.itertuples()
+            ]
+        print(*lines, sep="\n", file=sys.stderr)
+
+    def alpha_max(
+        self, X: Any, y: Any, sample_weight: Any = None, *, offset: Any = None
+    ) -> tuple[float, float]:
+        """Strengths of the penalties from which on the model without slopes is stationary.
+
+        Exact at the best mixture of ``n_experts`` experts without slopes and with a constant
+        gate: with ``alpha`` and ``gate_alpha`` of at least this size it is a local maximum, with
+        less of either slopes come in. A better maximum may have slopes even there.
+
+        Parameters
+        ----------
+        X, y, sample_weight, offset
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        alpha, gate_alpha : float
+            With ``penalty="group"`` in the ratio of the estimator's, and for both rooms together.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument or the data cannot be used, or ``l1_ratio`` is 0: ridge has no such
+            strength.
+        """
+        problem = self._problem(X, y, sample_weight, offset)
+        penalty = self._penalty(problem)
+        if penalty.l1_ratio == 0.0:
+            raise ValueError(
+                "l1_ratio=0 is ridge, which sets no coefficient to zero: there is no alpha_max"
+            )
+        null = null_fit(
+            problem.family, problem.rows, problem.n_experts, penalty,
+            n_init=self.n_init, seed=problem.seed,
+        )  # fmt: skip
+        alpha, gate_alpha = alpha_max(problem.family, problem.rows, null, penalty)
+        return alpha / problem.unit, gate_alpha
 
     # --- tables ----------------------------------------------------------------------------
 

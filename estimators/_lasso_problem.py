@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
 
-from mixexperts._batch import Array, Batch, Theta, root_mean_square, weighted_mean
+from mixexperts._batch import Array, Theta, root_mean_square, weighted_mean
 from mixexperts._design import DesignMap
 from mixexperts.em.model import Model
-from mixexperts.em.sparse import SparseFit, SparseParams, SparseRows, responsibilities
+from mixexperts.em.sparse import SparseFit, SparseParams, SparseRows
 from mixexperts.errors import DesignError, UnsupportedCombinationError
 from mixexperts.estimators._base import canonical_order
 from mixexperts.estimators._data import Resident
@@ -97,7 +97,7 @@ class Problem:
             response = given.y if given.offset is None else given.y - given.offset
             loc = float(weighted_mean(response, given.weight))
             unit = float(root_mean_square(response - loc, given.weight))
-        frame = Frame(*columns, *maps, loc, unit)
+        frame = Frame(columns[0], columns[1], maps[0], maps[1], loc, unit)
         model = Model(Softmax(), family)
         standard = np.empty(X.shape, order="F")
         for j in range(X.shape[1]):
@@ -201,50 +201,18 @@ class Problem:
             raw["intercept"] = intercept - intercept.mean(axis=1, keepdims=True)
         return raw
 
-    def permuted(self, params: SparseParams, order: Array) -> SparseParams:
-        """The same mixture; expert k is the one that ``order`` (K,) names at k."""
-        return SparseParams(
-            params.intercept[order],
-            params.coef[order],
-            params.gate_intercept[order],
-            params.gate_coef[order],
-            {name: values[order] for name, values in params.shapes.items()},
-        )
-
     def order(self, fit: SparseFit, coding: str) -> Array:
         """Experts by ascending mean fitted response over the rows they explain.
 
         With the gate's last row as reference its expert stays the last: a penalty on the other
         rows depends on which one it is.
         """
-        params, level = fit.params, self._level(fit)
-        found = SimpleNamespace(theta=self.theta(params), mass=fit.mass, level=level)
+        found = SimpleNamespace(theta=self.theta(fit.params), mass=fit.mass, level=fit.level)
         order = canonical_order(found, self.family)
         if coding == "reference":
             last = len(order) - 1
             order = np.append(order[order != last], last)
         return order
-
-    def _level(self, fit: SparseFit) -> Array:
-        """Mean fitted response (K,) of each expert over the rows that it explains."""
-        params, rows = fit.params, self.rows
-        used = np.flatnonzero(params.coef.any(axis=(0, 1)))
-        design = np.column_stack([np.ones(len(rows.y)), rows.X[:, used]])
-        coef = np.concatenate([params.intercept[:, :, None], params.coef[:, :, used]], axis=2)
-        own = coef[:, :-1] - coef[:, -1:] if self.family.nominal else coef[:, 0]
-        batch = Batch(rows.y, {"mean": design}, design, rows.weight, offset=rows.offset)
-        mean = self._fitted({"coef": own, **params.shapes}, batch)
-        share = responsibilities(self.family, rows, params) * rows.weight[:, None]
-        level: Array = np.einsum("nk,nk->k", share, mean)
-        return level / np.maximum(share.sum(axis=0), _EPS)
-
-    def _fitted(self, params: dict[str, Array], batch: Batch) -> Array:
-        if not self.family.nominal:
-            return self.family.mean(params, batch)
-        n_classes = self.n_rows_of_expert
-        proba = np.exp(self.family.log_class_proba(params, batch, n_classes))
-        codes: Array = proba @ np.arange(n_classes)
-        return codes
 
     # --- counting --------------------------------------------------------------------------
 
@@ -254,11 +222,7 @@ class Problem:
         Rows that matter by their differences only count one less than there are: of a column of
         the gate at most K - 1, of one of multinomial experts at most C - 1 for each expert.
         """
-        own = np.count_nonzero(params.coef, axis=1)
-        if self.family.nominal:
-            own = np.minimum(own, self.n_rows_of_expert - 1)
-        gate = np.minimum(np.count_nonzero(params.gate_coef, axis=0), self.n_experts - 1)
-        slopes = int(own.sum() + gate.sum())
+        slopes = SparsePenalty(0.0, 0.0).n_free(params.coef, params.gate_coef)
         theta = self.theta(params)
         bare = {**theta.expert, "coef": theta.expert["coef"][..., :1]}
         free = self.family.n_params(bare) + self.n_experts - 1
@@ -271,16 +235,18 @@ def degrees_of_freedom(problem: Problem, params: SparseParams) -> tuple[int, int
 
 
 def centred(penalty: SparsePenalty, params: SparseParams) -> SparseParams:
-    """Parameters whose gate rows have the smallest penalty among those of the same weights.
+    """The same mixture with the smallest penalty: rows of a softmax are known up to a shift.
 
-    The last row is zero where it is the reference.
+    The last row of the gate is zero where it is the reference.
     """
-    intercept, coef = params.gate_intercept, params.gate_coef
-    if penalty.gate_coding == "reference":
-        intercept, coef = intercept - intercept[-1], coef - coef[-1]
-    else:
-        intercept, coef = intercept - intercept.mean(), penalty.centred(coef)
-    return SparseParams(params.intercept, params.coef, intercept, coef, params.shapes)
+    intercept = params.gate_intercept
+    middle = intercept[-1] if penalty.gate_coding == "reference" else intercept.mean()
+    return replace(
+        params,
+        coef=penalty.centred(params.coef, "expert"),
+        gate_intercept=intercept - middle,
+        gate_coef=penalty.centred(params.gate_coef),
+    )
 
 
 def _mask(columns: Array, n: int) -> Array | None:

@@ -23,7 +23,7 @@ def restart_table(fits: Sequence[SparseFit], log_jacobian: float, unit: float) -
     import pandas as pd
 
     best = max(
-        (fit.objective for fit in fits if np.isfinite(fit.objective) and not fit.flags),
+        (fit.objective for fit in fits if fit.sound and fit.status != "screened"),
         default=-np.inf,
     )
     rows = []
@@ -36,10 +36,10 @@ def restart_table(fits: Sequence[SparseFit], log_jacobian: float, unit: float) -
                 "objective": fit.objective + log_jacobian,
                 "status": fit.status,
                 "n_iter": fit.n_iter,
-                "min_share": float(fit.mass.min() / fit.mass.sum()),
+                "min_share": float(fit.mass.min(initial=np.inf) / fit.mass.sum()),
                 "min_scale": float("nan") if scale is None else float(scale.min() * unit),
                 "flag": "; ".join(fit.flags),
-                "reached_best": not fit.flags and fit.objective >= best - _SAME_OPTIMUM,
+                "reached_best": fit.sound and fit.objective >= best - _SAME_OPTIMUM,
             }
         )
     table = pd.DataFrame(rows)

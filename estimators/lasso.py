@@ -8,12 +8,13 @@ from mixexperts._archive import saveable
 from mixexperts.estimators._classification import Classification
 from mixexperts.estimators._labels import class_codes, classes_of, labels, refuse_one, row_weight
 from mixexperts.estimators._lasso import LassoBase
+from mixexperts.estimators._lasso_path import LassoPathMixin
 from mixexperts.estimators._lasso_problem import Problem
 from mixexperts.estimators._regression import Regression
 
 
 @saveable("LassoMoERegressor")
-class LassoMoERegressor(Regression, LassoBase):
+class LassoMoERegressor(LassoPathMixin, Regression, LassoBase):
     r"""Mixture-of-experts regression with penalties on the experts and on the softmax gate.
 
     Maximises, over the coefficients :math:`b_{kj}` of the experts and :math:`a_{kj}` of the gate
@@ -80,7 +81,8 @@ class LassoMoERegressor(Regression, LassoBase):
         Whether the coefficients that are not zero are fitted again without penalty, each
         expert's and the gate's own. ``coef_`` and what follows from it are then those.
     n_jobs : int or None, default=None
-        Starts run in parallel, as in joblib.
+        Used where many fits are made, as in joblib; a single fit runs on one core, because its
+        starts are compared with each other on the way.
     random_state : int, RandomState instance or None, default=None
         Seed of the starts.
     verbose : int, default=0
@@ -273,7 +275,7 @@ class LassoMoERegressor(Regression, LassoBase):
 
 
 @saveable("LassoMoEClassifier")
-class LassoMoEClassifier(Classification, LassoBase):
+class LassoMoEClassifier(LassoPathMixin, Classification, LassoBase):
     r"""Mixture-of-experts classification with penalties on the experts and on the softmax gate.
 
     Maximises the penalised log-likelihood of :class:`LassoMoERegressor`, with class probabilities
