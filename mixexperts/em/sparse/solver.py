@@ -234,6 +234,11 @@ def _entering(distance: Array, columns: Array, tol: float) -> Array:
     return entering
 
 
+def finished(problem: Problem, point: Point, kind: str) -> SparseFit:
+    """A fit at a point that needs no steps."""
+    return _finished(problem, point, Budget(0, [point.objective]), "converged", kind)
+
+
 def _finished(
     problem: Problem, point: Point, budget: Budget, status: Status, kind: str
 ) -> SparseFit:
