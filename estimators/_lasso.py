@@ -44,6 +44,8 @@ class LassoBase(BaseMoE):
     standardize: bool
     gate_coding: str
     relax: bool
+    # Classes have no scale to divide by.
+    by_scale: bool = False
 
     # What the fits by maximum likelihood let the user choose.
     gate = "softmax"
@@ -112,16 +114,20 @@ class LassoBase(BaseMoE):
         alpha = arguments.alpha if alpha is None else alpha
         gate_alpha = arguments.gate_alpha if gate_alpha is None else gate_alpha
         return arguments.penalty(
-            alpha * problem.unit, gate_alpha, problem.taken, problem.data.n_features
+            alpha * self._unit(problem), gate_alpha, problem.taken, problem.data.n_features
         )
+
+    def _unit(self, problem: Problem) -> float:
+        """How many times the user's ``alpha`` the solver's is."""
+        return 1.0 if self.by_scale else problem.unit
 
     def _starts(self, problem: Problem, penalty: SparsePenalty) -> tuple[Any, tuple[str, ...]]:
         """Starts that ``init`` states, None where the solver makes them; and their names."""
         warm = self.warm_start and hasattr(self, "theta_")
         if not (warm and len(self.mass_) == problem.n_experts):
-            return given_starts(self.init, problem, penalty)
+            return given_starts(self.init, problem, penalty, self.n_init)
         try:
-            return given_starts(self, problem, penalty)
+            return given_starts(self, problem, penalty, 1)
         except ValueError as error:
             raise ValueError(
                 f"warm_start=True cannot go on from the previous fit: {error}; set warm_start=False"
@@ -275,7 +281,7 @@ class LassoBase(BaseMoE):
             n_init=self.n_init, seed=problem.seed,
         )  # fmt: skip
         alpha, gate_alpha = alpha_max(problem.family, problem.rows, null, penalty)
-        return alpha / problem.unit, gate_alpha
+        return alpha / self._unit(problem), gate_alpha
 
     # --- tables ----------------------------------------------------------------------------
 

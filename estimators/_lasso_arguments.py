@@ -36,6 +36,7 @@ class Arguments:
     weights, gate_weights : ndarray of shape (n_features,) or None
     groups : ndarray of int of shape (n_features,) or None
     gate_coding : str
+    by_scale : bool
     """
 
     n_experts: int
@@ -48,6 +49,7 @@ class Arguments:
     gate_weights: Any
     groups: Any
     gate_coding: str
+    by_scale: bool = False
 
     def penalty(
         self, alpha: float, gate_alpha: float, taken: Array, n_features: int
@@ -72,6 +74,7 @@ class Arguments:
             gate_weights=None if gate_weights is None else gate_weights[taken],
             groups=None if groups is None else np.unique(groups[taken], return_inverse=True)[1],
             gate_coding=self.gate_coding,  # type: ignore[arg-type]
+            by_scale=self.by_scale,
         )
 
     def adapted(self, penalty: SparsePenalty, pilot: SparseParams, nominal: bool) -> SparsePenalty:
@@ -84,6 +87,8 @@ class Arguments:
         power = self.concavity
         assert power is not None
         size = np.abs(pilot.coef)
+        if self.by_scale:
+            size = size / pilot.shapes["scale"][:, None, None]
         if nominal:
             size = np.broadcast_to(size.mean(axis=1, keepdims=True), size.shape)
         gate = np.abs(pilot.gate_coef).mean(axis=0)
@@ -118,7 +123,7 @@ def checked_arguments(est: Any) -> Arguments:
         isinstance(est.n_jobs, bool) or not isinstance(est.n_jobs, int | np.integer)
     ):
         raise TypeError(f"n_jobs must be an integer or None, got {est.n_jobs!r}")
-    for argument in ("standardize", "relax", "warm_start"):
+    for argument in ("standardize", "by_scale", "relax", "warm_start"):
         value = getattr(est, argument)
         if not isinstance(value, bool | np.bool_):
             raise TypeError(f"{argument} must be True or False, got {value!r}")
@@ -141,6 +146,7 @@ def checked_arguments(est: Any) -> Arguments:
         est.gate_penalty_weights,
         est.groups,
         est.gate_coding,
+        bool(est.by_scale),
     )
 
 
