@@ -21,6 +21,7 @@ from mixexperts.estimators._lasso_arguments import Arguments, checked_arguments
 from mixexperts.estimators._lasso_problem import Problem, centred
 from mixexperts.estimators._lasso_starts import given_starts
 from mixexperts.estimators._lasso_tables import coefficient_table, restart_table, summary
+from mixexperts.experts.gaussian import Gaussian
 from mixexperts.penalties.sparse import SparsePenalty
 from mixexperts.sources import Source
 
@@ -44,6 +45,8 @@ class LassoBase(BaseMoE):
     standardize: bool
     gate_coding: str
     relax: bool
+    # Classes have no scale to divide by.
+    by_scale: Any = False
 
     # What the fits by maximum likelihood let the user choose.
     gate = "softmax"
@@ -112,16 +115,32 @@ class LassoBase(BaseMoE):
         alpha = arguments.alpha if alpha is None else alpha
         gate_alpha = arguments.gate_alpha if gate_alpha is None else gate_alpha
         return arguments.penalty(
-            alpha * problem.unit, gate_alpha, problem.taken, problem.data.n_features
+            alpha * self._unit(problem),
+            gate_alpha,
+            problem.taken,
+            problem.data.n_features,
+            self._is_by_scale(problem),
         )
+
+    def _unit(self, problem: Problem) -> float:
+        """How many times the user's ``alpha`` the solver's is."""
+        return 1.0 if self._is_by_scale(problem) else problem.unit
+
+    def _is_by_scale(self, problem: Problem) -> bool:
+        """Whether the penalty sees coefficients by their expert's scale."""
+        if self.by_scale != "auto":
+            return bool(self.by_scale)
+        # With as many columns as rows the other form has no maximum.
+        many = len(problem.taken) >= problem.data.n_rows
+        return many and isinstance(problem.family, Gaussian)
 
     def _starts(self, problem: Problem, penalty: SparsePenalty) -> tuple[Any, tuple[str, ...]]:
         """Starts that ``init`` states, None where the solver makes them; and their names."""
         warm = self.warm_start and hasattr(self, "theta_")
         if not (warm and len(self.mass_) == problem.n_experts):
-            return given_starts(self.init, problem, penalty)
+            return given_starts(self.init, problem, penalty, self.n_init)
         try:
-            return given_starts(self, problem, penalty)
+            return given_starts(self, problem, penalty, 1)
         except ValueError as error:
             raise ValueError(
                 f"warm_start=True cannot go on from the previous fit: {error}; set warm_start=False"
@@ -210,6 +229,7 @@ class LassoBase(BaseMoE):
             self.lasso_coef_, self.lasso_gate_coef_ = raw["coef"], raw["gate_coef"]
         self.n_nonzero_, self.df_ = problem.counts(params)
         self.n_parameters_ = self.df_
+        self.by_scale_ = penalty.by_scale
         jacobian = problem.log_jacobian
         self.mass_ = final.mass[order]
         self.log_likelihood_ = final.log_likelihood + jacobian
@@ -275,7 +295,7 @@ class LassoBase(BaseMoE):
             n_init=self.n_init, seed=problem.seed,
         )  # fmt: skip
         alpha, gate_alpha = alpha_max(problem.family, problem.rows, null, penalty)
-        return alpha / problem.unit, gate_alpha
+        return alpha / self._unit(problem), gate_alpha
 
     # --- tables ----------------------------------------------------------------------------
 

@@ -119,7 +119,7 @@ class Problem:
 
     @property
     def unit(self) -> float:
-        """Standard deviation of y, by which the solver's ``alpha`` is larger; 1 for counts."""
+        """The unit of the solver's response: the standard deviation of y, 1 for counts."""
         return float(self.frame.scale)
 
     @property
@@ -150,10 +150,7 @@ class Problem:
         zero. Of classes the last is the reference.
         """
         experts, gate = self.room_columns
-        coef = np.concatenate([params.intercept[:, :, None], params.coef[:, :, experts]], axis=2)
-        own = coef[:, :-1] - coef[:, -1:] if self.family.nominal else coef[:, 0]
-        logits = np.column_stack([params.gate_intercept, params.gate_coef[:, gate]])
-        return Theta({"coef": logits}, {"coef": own, **params.shapes})
+        return seen_theta(self.family, params, experts, gate)
 
     def params(self, theta: Theta) -> SparseParams:
         """Inverse of :meth:`theta`; of rows that are told apart only by differences the last
@@ -232,6 +229,17 @@ class Problem:
 def degrees_of_freedom(problem: Problem, params: SparseParams) -> tuple[int, int]:
     """See :meth:`Problem.counts`: ``(n_nonzero_, df_)`` of a solution."""
     return problem.counts(params)
+
+
+def seen_theta(
+    family: Expert, params: SparseParams, columns: Array, gate_columns: Array | None = None
+) -> Theta:
+    """Parameters of a mixture that sees a column of ones and some of the columns."""
+    gate = columns if gate_columns is None else gate_columns
+    coef = np.concatenate([params.intercept[:, :, None], params.coef[:, :, columns]], axis=2)
+    own = coef[:, :-1] - coef[:, -1:] if family.nominal else coef[:, 0]
+    logits = np.column_stack([params.gate_intercept, params.gate_coef[:, gate]])
+    return Theta({"coef": logits}, {"coef": own, **params.shapes})
 
 
 def centred(penalty: SparsePenalty, params: SparseParams) -> SparseParams:

@@ -6,10 +6,17 @@ from typing import Any
 
 import numpy as np
 
+from mixexperts._batch import Batch
+from mixexperts.em.init import keyed_rng, split_rows, theta_from_responsibilities, worst_explained
 from mixexperts.em.sparse import SparseParams
 from mixexperts.em.sparse.problem import Problem as Solver
-from mixexperts.em.sparse.starts import from_responsibilities
-from mixexperts.estimators._lasso_problem import Problem, centred
+from mixexperts.em.sparse.starts import (
+    AUTO,
+    from_responsibilities,
+    initial_params,
+    screened_columns,
+)
+from mixexperts.estimators._lasso_problem import Problem, centred, seen_theta
 from mixexperts.estimators._starts import (
     is_start,
     parameters_of,
@@ -17,18 +24,22 @@ from mixexperts.estimators._starts import (
     rows_of_init,
     start_from_estimator,
 )
+from mixexperts.kernels.numpy_ import e_step
 from mixexperts.penalties.sparse import SparsePenalty
 
 # Share of every row that a hard partition spreads over all experts.
 _SOFTNESS = 0.05
+# Columns, beside those of a fit, that its experts are split by.
+_SEEN = 6
 
 
 def given_starts(
-    init: Any, problem: Problem, penalty: SparsePenalty
+    init: Any, problem: Problem, penalty: SparsePenalty, n_init: int
 ) -> tuple[tuple[SparseParams, ...] | None, tuple[str, ...]]:
     """Starts that ``init`` states, and a name for each.
 
-    A name of a kind of starts gives None, and the name: the solver makes them.
+    The name of a kind of starts, alone, gives None and the name: the solver makes them. In a list
+    it gives ``n_init`` starts of the kind.
 
     Raises
     ------
@@ -38,43 +49,64 @@ def given_starts(
     if isinstance(init, str):
         return None, (init,)
     several = isinstance(init, list | tuple) and any(is_start(item) for item in init)
-    items = init if several else [init]
-    starts, names = [], []
-    for item in items:
+    starts: list[SparseParams] = []
+    names: list[str] = []
+    solver = Solver.of(problem.family, problem.rows, problem.n_experts, penalty)
+    for item in init if several else [init]:
         if isinstance(item, str):
-            raise TypeError(
-                f"init is a list that holds the name {item!r} beside other starts; give the name "
-                "alone, or a list of labels, responsibilities, parameters and fitted models"
-            )
-        name, params = _start(item, problem, penalty)
+            kinds = named_kinds(item, problem.n_experts, n_init)
+            starts += [initial_params(solver, kind, i, problem.seed) for kind, i in kinds]
+            names += [kind for kind, _ in kinds]
+            continue
+        name, params = _start(item, problem, solver)
         starts.append(centred(penalty, params))
         names.append(name)
     return tuple(starts), tuple(names)
 
 
-def _start(item: Any, problem: Problem, penalty: SparsePenalty) -> tuple[str, SparseParams]:
+def named_kinds(name: str, n_experts: int, n_init: int) -> list[tuple[str, int]]:
+    """Kinds of starts and their numbers; ``"auto"`` takes kinds in turn."""
+    if n_experts == 1:
+        return [("single", 0)]
+    kinds = AUTO if name == "auto" else (name,)
+    return [(kinds[i % len(kinds)], i // len(kinds)) for i in range(n_init)]
+
+
+def _start(item: Any, problem: Problem, solver: Solver) -> tuple[str, SparseParams]:
     if isinstance(item, dict):
         theta = parameters_of(item, problem.n_experts, problem.model, problem.frame)
         return "parameters", problem.params(theta)
     if hasattr(item, "estimator"):
         item = item.estimator
     if hasattr(item, "fit") and hasattr(item, "get_params"):
-        return "model", _from_estimator(item, problem)
+        start = start_from_estimator(item, problem.n_experts, problem.model, problem.frame)
+        assert start.theta is not None
+        params = problem.params(start.theta)
+        return start.kind, params if start.kind == "model" else _grown(params, problem, solver)
     values = rows_of_init(item, problem.data.n_given)
     if problem.data.given.used is not None:
         values = values[problem.data.given.used]
     resp = responsibilities_of(values, problem.n_experts)
     resp = (1.0 - _SOFTNESS) * resp + _SOFTNESS / problem.n_experts
-    solver = Solver.of(problem.family, problem.rows, problem.n_experts, penalty)
     return "labels", from_responsibilities(solver, np.ascontiguousarray(resp.T))
 
 
-def _from_estimator(est: Any, problem: Problem) -> SparseParams:
-    start = start_from_estimator(est, problem.n_experts, problem.model, problem.frame)
-    if start.kind == "split":
-        raise ValueError(
-            f"init is a model of {len(est.mass_)} experts, but n_experts={problem.n_experts}; "
-            "start from a model with as many"
-        )
-    assert start.theta is not None
-    return problem.params(start.theta)
+def _grown(params: SparseParams, problem: Problem, solver: Solver) -> SparseParams:
+    """A start from a fit of fewer experts: the worst explained are split until there are enough.
+
+    What is split is seen through the columns that the fit uses and those that go best with the
+    response: distances in very many columns tell nothing.
+    """
+    rng = keyed_rng(problem.seed, "split", 0)
+    rows = problem.rows
+    used = np.union1d(np.flatnonzero(params.active()), screened_columns(solver)[:_SEEN])
+    design = np.column_stack([np.ones(len(rows.weight)), rows.X[:, used]])
+    batch = Batch(rows.y, {"mean": design}, design, rows.weight, offset=rows.offset)
+    theta = seen_theta(problem.family, params, used)
+    resp, _ = e_step(problem.model.log_joint(theta, batch))
+    while resp.shape[1] < problem.n_experts:
+        worst = int(worst_explained(problem.model, batch, theta)[0])
+        resp = split_rows(problem.model, batch, theta, resp, worst, rng)
+        if resp.shape[1] < problem.n_experts:
+            theta = theta_from_responsibilities(problem.model, batch, resp, rng)
+    return from_responsibilities(solver, np.ascontiguousarray(resp.T))

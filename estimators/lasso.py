@@ -34,7 +34,8 @@ class LassoMoERegressor(LassoPathMixin, Regression, LassoBase):
     alpha, gate_alpha : float, default=0.02
         Strengths of the penalties on experts and gate, per row: the lambda and gamma of papers
         that penalise the sum over the rows are ``W * alpha`` and ``W * gate_alpha``. ``alpha``
-        is stated for y in its own unit: for y / 1000 the same fit is that with ``1000 * alpha``.
+        is stated for y in its own unit: for y / 1000 the same fit is that with ``1000 * alpha``;
+        with ``by_scale`` it has no unit.
     l1_ratio : float, default=1.0
         Elastic net: ``pen(b) = l1_ratio |b| + (1 - l1_ratio) / 2 b ** 2``, as in scikit-learn;
         for Gaussian and other experts of a response that may be rescaled the square is taken in
@@ -57,6 +58,11 @@ class LassoMoERegressor(LassoPathMixin, Regression, LassoBase):
         Whether the penalty sees coefficients times the standard deviations of their columns
         (weighted, with divisor W). They are reported on the scale of X in any case. False
         penalises the columns as they are.
+    by_scale : bool or "auto", default="auto"
+        Whether the penalty sees the experts' coefficients divided by the scale of their expert,
+        ``pen(b_kj / scale_k)``, and ``alpha`` has no unit; for Gaussian experts. ``"auto"`` does so
+        where there are at least as many columns as rows, since there is no maximum otherwise; see
+        the notes.
     gate_coding : {"symmetric", "reference"}, default="symmetric"
         ``"symmetric"``: the penalty acts on K rows of gate coefficients, so that the fit does not
         depend on the numbers of the experts. ``"reference"``: on K - 1 rows, that of the last
@@ -68,8 +74,7 @@ class LassoMoERegressor(LassoPathMixin, Regression, LassoBase):
     expert_features, gate_features : list of str or int, slice, mask or None, default=None
         Columns that the experts and the gate may use; None means all.
     init : str, array-like, dict, estimator or list of these, default="auto"
-        Where a fit starts, as in :class:`MoERegressor`; a fitted model has the same number of
-        experts. A list holds no names.
+        Where a fit starts, as in :class:`MoERegressor`.
     n_init : int, default=10
         Number of starts that are made where ``init`` is a name.
     max_iter : int, default=1000
@@ -104,14 +109,18 @@ class LassoMoERegressor(LassoPathMixin, Regression, LassoBase):
     gate_intercept_ : ndarray of shape (n_experts,)
         Sums to zero; with ``gate_coding="reference"`` the last is zero.
     lasso_coef_, lasso_gate_coef_ : ndarray
-        With ``relax=True`` the penalised coefficients, in the shapes of the others.
+        With ``relax=True`` the penalised coefficients, shaped like ``coef_`` (n_experts, n_terms)
+        and ``gate_coef_``.
     active_, gate_active_ : ndarray of bool
-        Which coefficients are not zero, in the shapes of ``coef_`` and ``gate_coef_``.
+        Which coefficients are not zero, shaped like ``coef_`` (n_experts, n_terms) and
+        ``gate_coef_``.
     support_ : ndarray of bool of shape (n_features,)
         Columns that an expert or the gate uses.
     n_nonzero_ : int
         Slopes that are not zero. Of the gate's K rows at most K - 1 count for a column: only
         their differences matter.
+    by_scale_ : bool
+        Whether the penalty saw coefficients by their expert's scale.
     df_, n_parameters_ : int
         Degrees of freedom that AIC, BIC and ICL use: ``n_nonzero_`` and the intercepts, scales
         and shapes (Zou, Hastie and Tibshirani 2007 for the lasso of one Gaussian expert; the same
@@ -148,8 +157,15 @@ class LassoMoERegressor(LassoPathMixin, Regression, LassoBase):
     The adaptive lasso (Zou 2006) first fits the lasso with the same ``alpha`` and ``gate_alpha``,
     from all starts, and then once more from there with weights ``1 / |b| ** concavity``, where
     ``b`` is the pilot's coefficient per standard deviation of its column, in units of the standard
-    deviation of y (of the linear predictor for counts). Columns of the gate have one
+    deviation of y (of the linear predictor for counts; of the expert's scale with
+    ``by_scale=True``). Columns of the gate have one
     weight each, of the mean size of their rows. What the pilot leaves out stays out.
+
+    With at least as many columns as an expert has rows, Gaussian experts can interpolate: for any
+    ``alpha`` the objective then grows without bound as a scale goes to zero, since the absolute
+    values stay finite. Fits that ran there are flagged ``degenerate`` and never preferred to sound
+    ones, but below some ``alpha`` there may be no others. With ``by_scale=True`` (Städler, Bühlmann
+    and van de Geer 2010) the objective is bounded, whatever the number of columns.
 
     Columns that are constant are refused, columns that are copies of each other are not: which of
     them the lasso takes is arbitrary, a ridge share (``l1_ratio < 1``) takes them alike.
@@ -163,6 +179,8 @@ class LassoMoERegressor(LassoPathMixin, Regression, LassoBase):
     Canadian Journal of Statistics 38, 519-539.
     Chamroukhi, F. and Huynh, B.-T. (2019). Regularized maximum likelihood estimation and feature
     selection in mixtures-of-experts models. Journal de la Société Française de Statistique 160.
+    Städler, N., Bühlmann, P. and van de Geer, S. (2010). l1-penalization for mixture regression
+    models. TEST 19, 209-256.
     Zou, H. (2006). The adaptive lasso and its oracle properties. Journal of the American
     Statistical Association 101, 1418-1429.
     Zou, H., Hastie, T. and Tibshirani, R. (2007). On the degrees of freedom of the lasso. Annals
@@ -194,6 +212,7 @@ class LassoMoERegressor(LassoPathMixin, Regression, LassoBase):
         gate_penalty_weights: Any = None,
         groups: Any = None,
         standardize: bool = True,
+        by_scale: bool | str = "auto",
         gate_coding: str = "symmetric",
         expert: Any = "gaussian",
         expert_features: Any = None,
@@ -218,6 +237,7 @@ class LassoMoERegressor(LassoPathMixin, Regression, LassoBase):
         self.gate_penalty_weights = gate_penalty_weights
         self.groups = groups
         self.standardize = standardize
+        self.by_scale = by_scale
         self.gate_coding = gate_coding
         self.expert = expert
         self.expert_features = expert_features

@@ -1,12 +1,11 @@
 """Data sets of the mixture-of-experts literature, and generators with known truth.
 
 ``load_*`` return a pandas DataFrame; ``card`` tells source, units, licence and published
-fits; ``make_moe_regression`` and ``make_moe_classification`` draw samples whose true
-parameters are returned.
+fits; ``make_*`` draw samples whose true parameters are returned.
 """
 
 from mixexperts.datasets._card import DatasetCard, PublishedFit, card, data_path
-from mixexperts.datasets._truth import MoEClassificationTruth, MoETruth
+from mixexperts.datasets._truth import MoEClassificationTruth, MoECountTruth, MoETruth
 from mixexperts.datasets.real import (
     list_datasets,
     load_ais,
@@ -29,11 +28,13 @@ from mixexperts.datasets.real import (
     load_tribolium,
     load_trypanosome,
 )
+from mixexperts.datasets.sparse import make_sparse_moe, make_wide_moe
 from mixexperts.datasets.synthetic import make_moe_classification, make_moe_regression
 
 __all__ = [
     "DatasetCard",
     "MoEClassificationTruth",
+    "MoECountTruth",
     "MoETruth",
     "PublishedFit",
     "card",
@@ -60,4 +61,6 @@ __all__ = [
     "load_trypanosome",
     "make_moe_classification",
     "make_moe_regression",
+    "make_sparse_moe",
+    "make_wide_moe",
 ]

@@ -216,6 +216,114 @@ class MoEClassificationTruth:
         return _log_softmax(np.einsum("np,kcp->nkc", rows, self.coef) + self.intercept)
 
 
+@dataclass(frozen=True, eq=False)
+class MoECountTruth:
+    """Softmax-gated mixture of Poisson log-linear experts that a sample was drawn from.
+
+    Parameters
+    ----------
+    coef : ndarray of shape (K, p)
+        Slopes of the experts' log means.
+    intercept : ndarray of shape (K,)
+        Intercepts of the experts' log means.
+    gate_coef : ndarray of shape (K, p)
+        Slopes of the gate; the last row is zero.
+    gate_intercept : ndarray of shape (K,)
+        Intercepts of the gate; the last entry is zero.
+    labels : ndarray of shape (n,)
+        Expert that each sample row came from, 0 to K - 1.
+    """
+
+    coef: FloatArray
+    intercept: FloatArray
+    gate_coef: FloatArray
+    gate_intercept: FloatArray
+    labels: IntArray
+
+    def gate_proba(self, X: ArrayLike) -> FloatArray:
+        """Return the mixing weights given `X`.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, p)
+            Covariates.
+
+        Returns
+        -------
+        ndarray of shape (n, K)
+            Rows sum to one.
+        """
+        return np.exp(_log_gate(self.gate_coef, self.gate_intercept, X))
+
+    def expert_means(self, X: ArrayLike) -> FloatArray:
+        """Return the mean of each expert given `X`.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, p)
+            Covariates.
+
+        Returns
+        -------
+        ndarray of shape (n, K)
+            Expected counts.
+        """
+        return np.exp(self._log_means(X))
+
+    def mean(self, X: ArrayLike) -> FloatArray:
+        """Return the mean of y given `X`.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, p)
+            Covariates.
+
+        Returns
+        -------
+        ndarray of shape (n,)
+            Sum over experts of mixing weight times mean.
+        """
+        total: FloatArray = np.sum(self.gate_proba(X) * self.expert_means(X), axis=1)
+        return total
+
+    def log_likelihood(self, X: ArrayLike, y: ArrayLike) -> float:
+        """Return the log-likelihood of a sample under the true parameters.
+
+        Parameters
+        ----------
+        X : array_like of shape (n, p)
+            Covariates.
+        y : array_like of shape (n,)
+            Counts.
+
+        Returns
+        -------
+        float
+            Natural log-likelihood, summed over rows.
+
+        Raises
+        ------
+        ValueError
+            If `y` holds anything but counts.
+        """
+        log_means = self._log_means(X)
+        values = _response(y, log_means.shape[0])
+        if np.any(values < 0) or np.any(values != np.floor(values)):
+            raise ValueError(
+                "y: found values other than counts, expected integers of at least 0. Pass counts."
+            )
+        factorials = np.array([math.lgamma(value + 1.0) for value in values])
+        log_density = values[:, np.newaxis] * log_means - np.exp(log_means)
+        log_joint = log_density - factorials[:, np.newaxis]
+        log_joint += _log_gate(self.gate_coef, self.gate_intercept, X)
+        return float(np.sum(np.logaddexp.reduce(log_joint, axis=1)))
+
+    def _log_means(self, X: ArrayLike) -> FloatArray:
+        """Return the logarithm of each expert's mean, shape (n, K)."""
+        log_means: FloatArray = _covariates(X, self.coef.shape[1]) @ self.coef.T + self.intercept
+        return log_means
+
+
 def _log_gate(gate_coef: FloatArray, gate_intercept: FloatArray, X: ArrayLike) -> FloatArray:
     return _log_softmax(_covariates(X, gate_coef.shape[1]) @ gate_coef.T + gate_intercept)
 

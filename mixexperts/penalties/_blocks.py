@@ -64,6 +64,12 @@ class Blocks:
         held = np.where(np.isfinite(scaled), scaled, 0.0)
         return np.where(usable, unit * np.sqrt(self.sums((held / unit[self.labels]) ** 2)), largest)
 
+    def value(self, matrix: Array) -> float:
+        """Sum of the norms times their strengths."""
+        norms = self.norms(matrix)
+        weighted = self.strength * np.where(np.isinf(norms), 0.0, norms)
+        return float(np.where(np.isinf(norms), np.inf, weighted).sum())
+
     @property
     def penalized(self) -> Array:
         """Coefficients with a penalty that is neither zero nor infinite."""
@@ -87,8 +93,9 @@ class Blocks:
         pull = metric * u
         inside = self.penalized
         # b = pull s / (total s + t d^2) with s the norm of d b, zero if the pull is too weak.
-        cost = np.where(inside, self.scale, 0.0) ** 2 * self.strength[self.labels]
-        drive = np.where(inside, self.scale * pull, 0.0) ** 2
+        scale = np.where(inside, self.scale, 0.0)
+        cost = scale**2 * self.strength[self.labels]
+        drive = (scale * pull) ** 2
         alive = self._dual(pull) > 1.0
         s = np.zeros(len(self.strength))
         for _ in range(_ITERATIONS):

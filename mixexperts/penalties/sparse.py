@@ -57,6 +57,9 @@ class SparsePenalty:
         Columns with one label form one group; by default each column does. For "group" alone.
     gate_coding : {"symmetric", "reference"}, default="symmetric"
         Whether all rows of the gate are penalised, or the last one is held at zero.
+    by_scale : bool, default=False
+        Whether the experts' coefficients are divided by the experts' scales before the penalty
+        sees them; for the caller to do.
 
     Raises
     ------
@@ -75,6 +78,7 @@ class SparsePenalty:
     gate_weights: Array | None = None
     groups: Array | None = None
     gate_coding: Literal["symmetric", "reference"] = "symmetric"
+    by_scale: bool = False
 
     def __post_init__(self) -> None:
         for name in ("alpha", "gate_alpha"):
@@ -187,7 +191,18 @@ class SparsePenalty:
         return self.groups
 
     def blocks(self, coef: Array, gate_coef: Array) -> _blocks.Blocks:
-        """Both rooms as one matrix with the columns last."""
+        """Both rooms as one matrix with the columns last, and the norms of its groups.
+
+        Parameters
+        ----------
+        coef : ndarray of shape (K, L, p)
+        gate_coef : ndarray of shape (K, p)
+            Their shapes alone count.
+
+        Returns
+        -------
+        Blocks
+        """
         return _blocks.Blocks.of(
             self._labels_of(coef.shape[-1]),
             self._factor("expert", coef.shape),
@@ -217,7 +232,7 @@ class SparsePenalty:
         total = 0.0
         if self.kind == "group":
             blocks = self.blocks(coef, gate_coef)
-            total = float(blocks.strength @ blocks.norms(blocks.join(coef, gate_coef)))
+            total = blocks.value(blocks.join(coef, gate_coef))
         rooms: tuple[tuple[Room, Array], ...] = (("expert", coef), ("gate", gate_coef))
         for room, b in rooms:
             total += 0.5 * float(np.sum(self._ridge(room, b.shape) * b**2))

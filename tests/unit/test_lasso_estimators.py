@@ -92,6 +92,7 @@ REGRESSORS = {
     },
     "adaptive, relaxed": {"penalty": "adaptive", "relax": True, "n_init": 1},
     "group": {"penalty": "group", "n_init": 1},
+    "by scale": {"by_scale": True, "n_init": 1},
 }  # fmt: skip
 CLASSIFIERS = {"default": {}, "one expert": {"n_experts": 1}, "elastic net": {"l1_ratio": 0.5}}
 
@@ -174,6 +175,48 @@ def test_units_of_y_and_of_columns_do_not_matter(est, unit, shift):
     predicted = other.predict(X * 7.0 + 100.0)
     assert_allclose((predicted - shift) / unit, est.predict(FRAME), atol=1e-3)
     assert other.objective_ + N * np.log(unit) == pytest.approx(est.objective_, abs=1e-4)
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1e3])
+def test_a_penalty_by_scale_has_no_unit(unit):
+    weight = np.ones(N)
+    est = regressor(by_scale=True, alpha=0.08).fit(X, Y)
+    other = regressor(by_scale=True, alpha=0.08).fit(X, Y * unit)
+    assert_allclose(other.coef_, est.coef_ * unit, atol=1e-4 * unit)
+    assert other.kkt_violation_ < 1e-6
+    size = X.std(axis=0)
+    own = 0.08 * np.abs(est.coef_ * size / est.scale_[:, None]).sum()
+    own += 0.03 * np.abs(est.gate_coef_ * size).sum()
+    assert est.objective_ == pytest.approx(weight @ est.score_samples(X, Y) - N * own, rel=1e-9)
+
+
+def test_a_penalty_by_scale_is_bounded():
+    """With more columns than rows the other one runs to a spike."""
+    rng = np.random.default_rng(4)
+    wide = rng.standard_normal((40, 200))
+    y = 2.0 * wide[:, 0] + rng.standard_normal(40)
+    est = regressor(n_experts=1, alpha=0.1, by_scale=True).fit(wide, y)
+    assert est.converged_
+    assert est.support_[0]
+    assert est.scale_[0] > 0.1
+    with pytest.warns(DegenerateFitWarning, match="scale at the floor"):
+        regressor(n_experts=1, alpha=0.1).fit(wide, y)
+
+
+def test_alpha_max_is_where_slopes_begin():
+    est = regressor(n_init=10)
+    alpha, gate_alpha = est.alpha_max(X, Y)
+    milli = est.alpha_max(X, Y * 1e-3)
+    assert milli == pytest.approx((alpha * 1e3, gate_alpha), rel=1e-5)
+    null = regressor(alpha=1e3, gate_alpha=1e3, n_init=10).fit(X, Y)
+    above = regressor(alpha=alpha * 1.01, gate_alpha=gate_alpha * 1.01, init=null).fit(X, Y)
+    assert above.n_nonzero_ == 0
+    for factors, room in (((0.97, 1.5), "expert"), ((1.5, 0.97), "gate")):
+        strengths = {"alpha": alpha * factors[0], "gate_alpha": gate_alpha * factors[1]}
+        below = regressor(**strengths, init=above).fit(X, Y)
+        assert set(below.coefficients().room) == {room}
+    with pytest.raises(ValueError, match="l1_ratio=0 is ridge"):
+        regressor(l1_ratio=0.0).alpha_max(X, Y)
 
 
 def test_columns_as_they_are_feel_their_unit():
@@ -482,6 +525,17 @@ def test_starts_that_are_given(est):
     assert other.restarts_.init.tolist() == ["labels", "model"]
 
 
+def test_models_of_fewer_experts_grow():
+    small = regressor(n_experts=1, alpha=0.01).fit(X3, Y3)
+    other = regressor(n_experts=3, init=[small, "residual"], n_init=4).fit(X3, Y3)
+    assert other.restarts_.init.tolist() == ["split", *["residual"] * 4]
+    assert np.isfinite(other.restarts_.objective[0])
+    best = regressor(n_experts=3, n_init=10).fit(X3, Y3)
+    table = mx.select(regressor(n_init=5), X3, Y3, n_experts=[1, 2, 3]).table
+    assert table.bic.idxmin() == 3
+    assert table.log_likelihood[3] == pytest.approx(best.log_likelihood_, abs=1e-3)
+
+
 def test_one_m_step_from_labels_is_near_the_labels():
     label = (XC[:, 0] > 0.0).astype(int)
     other = classifier(init=label, max_iter=1)
@@ -624,6 +678,12 @@ REFUSED = {
         r"groups is missing for column 1",
     ),
     "standardize": (lambda: fit(standardize="no"), TypeError, r"standardize must be True or False"),
+    "by_scale": (lambda: fit(by_scale=None), TypeError, r"by_scale must be True, False or 'auto'"),
+    "by_scale of counts": (
+        lambda: fit(y=np.round(np.abs(Y)), expert="poisson", by_scale=True),
+        TypeError,
+        r"needs experts with a scale",
+    ),
     "relax": (lambda: fit(relax=1), TypeError, r"relax must be True or False"),
     "n_experts": (lambda: fit(n_experts=0), ValueError, r"n_experts must be a positive integer"),
     "too many experts": (lambda: fit(n_experts=N + 1), ValueError, r"n_experts=161 is more than"),
@@ -666,17 +726,16 @@ REFUSED = {
     ),
     "unknown column": (lambda: fit(gate_features=["z"]), ValueError, r"gate_features names"),
     "labels": (lambda: fit(init=np.zeros(N)), ValueError, r"init holds 1 different labels"),
-    "model of another size": (
-        lambda: fit(init=regressor(n_experts=1).fit(X, Y)),
+    "model of more experts": (
+        lambda: fit(init=regressor(n_experts=3, n_init=5).fit(X3, Y3)),
         ValueError,
-        r"init is a model of 1 experts, but n_experts=2",
+        r"init is a model of 3 experts, more than n_experts=2",
     ),
     "model of other columns": (
         lambda: fit(init=regressor().fit(X[:, :4], Y)),
         ValueError,
         r"init is a model whose experts have 4 coefficients",
     ),
-    "name in a list": (lambda: fit(init=["kmeans", Y > 0]), TypeError, r"holds the name 'kmeans'"),
     "init name": (lambda: fit(init="nosuch"), ValueError, r"'nosuch' is not known; known starts"),
 }
 
@@ -696,6 +755,23 @@ def test_refused_by_the_classifier():
         classifier(expert="binomial").fit(XC, YC)
     with pytest.raises(ValueError, match=r"requires y|y is missing"):
         classifier().fit(XC)
+
+
+def test_offset_of_classes_is_added_to_log_odds_against_the_last():
+    offset = 3.0 * XC[:, 3]
+    est = classifier(init=(XC[:, 0] > 0.0).astype(int)).fit(XC, YC, offset=offset)
+    assert est.log_likelihood_ == pytest.approx(est.score_samples(XC, YC, offset=offset).sum())
+    logits = est.coef_ @ XC.T + est.intercept_[:, :, None]
+    logits[:, :2] += offset
+    proba = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
+    assert_allclose(est.predict_experts(XC, offset=offset), proba.transpose(2, 0, 1), atol=1e-10)
+
+
+def test_verbose_says_how_the_starts_went(capsys):
+    regressor(verbose=2).fit(X, Y)
+    text = capsys.readouterr().err
+    assert "slopes, converged" in text
+    assert text.count("\n") == 4
 
 
 def test_two_classes_are_binomial_rows():

@@ -80,8 +80,19 @@ class Family(ABC):
         """The slopes (K, T, n) of :meth:`curves` alone."""
         return self.curves(y, eta, shapes)[0]
 
-    def next_shapes(self, y: Array, eta: Array, shapes: Shapes, weight: Array) -> Shapes:
-        """Shapes after an update under weights (K, n), at predictors just updated."""
+    def next_shapes(
+        self,
+        y: Array,
+        eta: Array,
+        shapes: Shapes,
+        weight: Array,
+        pull: tuple[Array, Array] | None = None,
+    ) -> Shapes:
+        """Shapes after an update under weights (K, n), at predictors just updated.
+
+        ``pull`` holds what a penalty by scale adds: factors (K,) of ``1 / scale`` and of
+        ``1 / (2 scale^2)``.
+        """
         return shapes
 
     def moved_shapes(self, shapes: Shapes, step: Array) -> Shapes:
@@ -146,7 +157,14 @@ class LinearFamily(Family):
         )
         return slope, curve
 
-    def next_shapes(self, y: Array, eta: Array, shapes: Shapes, weight: Array) -> Shapes:
+    def next_shapes(
+        self,
+        y: Array,
+        eta: Array,
+        shapes: Shapes,
+        weight: Array,
+        pull: tuple[Array, Array] | None = None,
+    ) -> Shapes:
         if not self._shapes:
             return shapes
         found = self.linear.terms(self._columns(y), eta, **self._tall(shapes))
@@ -183,12 +201,26 @@ class LinearFamily(Family):
 class GaussianFamily(LinearFamily):
     """Gaussian experts: the update of the scales is exact."""
 
-    def next_shapes(self, y: Array, eta: Array, shapes: Shapes, weight: Array) -> Shapes:
+    def next_shapes(
+        self,
+        y: Array,
+        eta: Array,
+        shapes: Shapes,
+        weight: Array,
+        pull: tuple[Array, Array] | None = None,
+    ) -> Shapes:
         square = np.einsum("kn,kn->k", weight, (y - eta) ** 2)
         mass = weight.sum(axis=1)
+        linear = np.zeros(len(mass))
+        if pull is not None:
+            linear, square = pull[0], square + pull[1]
         if self.tied_shapes:
-            square, mass = (np.full(square.shape, part.sum()) for part in (square, mass))
-        scale = np.sqrt(square / np.where(mass > 0.0, mass, 1.0))
+            square, mass, linear = (
+                np.full(square.shape, part.sum()) for part in (square, mass, linear)
+            )
+        # the positive root of mass scale^2 - linear scale - square
+        root = np.sqrt(linear**2 + 4.0 * mass * square)
+        scale = (linear + root) / np.where(mass > 0.0, 2.0 * mass, 1.0)
         shape = self._shapes[0]
         scale = np.where(mass > 0.0, np.clip(scale, shape.lower, shape.upper), shapes["scale"])
         return {"scale": scale}

@@ -10,7 +10,7 @@ import numpy as np
 from mixexperts._batch import Array
 from mixexperts.em.sparse.problem import Problem
 from mixexperts.em.sparse.rows import SparseParams, SparseRows
-from mixexperts.em.sparse.solver import SparseFit, relabelled, solve
+from mixexperts.em.sparse.solver import SparseFit, finished, relabelled, solve
 from mixexperts.em.sparse.starts import AUTO, initial_params
 from mixexperts.experts.base import Expert
 from mixexperts.penalties.sparse import SparsePenalty
@@ -190,11 +190,20 @@ def null_fit(
     tol: float = 1e-9,
     seed: int = 0,
 ) -> SparseFit:
-    """The best mixture of experts without slopes, and with a constant gate."""
+    """The best mixture of experts without slopes, and with a constant gate.
+
+    Where every mixture is degenerate, K times the same expert.
+    """
     nothing = np.zeros(rows.n_columns, dtype=bool)
     bare = replace(rows, expert_mask=nothing, gate_mask=nothing)
     fits = fit_sparse(expert, bare, n_experts, penalty, n_init=n_init, tol=tol, seed=seed)
-    return fits.best
+    if fits.best.sound or n_experts == 1:
+        return fits.best
+    # A response without clusters: experts that are alike are a stationary point, and a sound one.
+    one = fit_sparse(expert, bare, 1, replace(penalty, weights=None, gate_weights=None), tol=tol)
+    order = np.zeros(n_experts, dtype=np.intp)
+    problem = Problem.of(expert, bare, n_experts, penalty)
+    return finished(problem, problem.at(one.best.params.permute(order)), "null")
 
 
 def alpha_max(
@@ -215,11 +224,12 @@ def alpha_max(
     if penalty.kind == "group":
         from mixexperts.em.sparse.groups import group_alpha_max
 
-        return group_alpha_max(problem, slopes)
+        return group_alpha_max(problem, fit.params, slopes)
+    per_scale = slopes.coef / problem.pull.units(fit.params)
     largest = []
-    for room, gradient, mask, strength in (
-        ("expert", slopes.coef, rows.expert_mask, penalty.alpha),
-        ("gate", slopes.gate_coef[: problem.gate_rows], rows.gate_mask, penalty.gate_alpha),
+    for room, gradient, mask in (
+        ("expert", per_scale, rows.expert_mask),
+        ("gate", slopes.gate_coef[: problem.gate_rows], rows.gate_mask),
     ):
         unit = replace(penalty, alpha=1.0, gate_alpha=1.0)
         coef = np.zeros_like(slopes.coef if room == "expert" else slopes.gate_coef)

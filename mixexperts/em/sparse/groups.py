@@ -1,18 +1,12 @@
-"""The group lasso over experts and gate: its M-step, and its derivatives for Newton's steps."""
+"""The group lasso over experts and gate: its M-step, and where slopes begin."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mixexperts._batch import Array
 from mixexperts.em.sparse.problem import Point, Problem, Slopes
 from mixexperts.em.sparse.rows import SparseParams
-
-if TYPE_CHECKING:
-    from mixexperts.em.sparse.newton import Predictor
 
 _MOST_SWEEPS = 30
 # The Hessian of a log softmax is at most half the identity (Boehning 1992).
@@ -75,10 +69,14 @@ def _plan(problem: Problem, params: SparseParams) -> tuple[Array, Array, Array, 
     unit, l2 : ndarray of shape (M, q + 1)
     """
     K, L, q = params.coef.shape
-    scale, strength, labels = _norms(problem, params)
+    scale, strength, labels = problem.pull.norms(params)
+    scale[: K * L] *= np.repeat(problem.pull.units(params)[:, 0], L, axis=0)
     ridge = problem.total * np.vstack(
         [
-            np.broadcast_to(problem.penalty.ridge("expert"), params.coef.shape).reshape(K * L, q),
+            (
+                np.broadcast_to(problem.penalty.ridge("expert"), params.coef.shape)
+                * problem.pull.units(params) ** 2
+            ).reshape(K * L, q),
             np.broadcast_to(problem.penalty.ridge("gate"), params.gate_coef.shape),
         ]
     )
@@ -105,65 +103,13 @@ def _plan(problem: Problem, params: SparseParams) -> tuple[Array, Array, Array, 
     )
 
 
-def _norms(problem: Problem, params: SparseParams) -> tuple[Array, Array, Array]:
-    """Factors (M, q) inside of the norms, of the norms (G,), and the group of each column."""
-    blocks = problem.penalty.blocks(params.coef, params.gate_coef)
-    scale = np.array(blocks.scale)
-    K, L, _ = params.coef.shape
-    for mask, rows in zip(problem.masks, (slice(0, K * L), slice(K * L, None)), strict=True):
-        if mask is not None:
-            scale[rows, ~mask] = np.inf
-    if problem.n_experts == 1:
-        scale[K * L :] = np.inf
-    return scale, blocks.strength, blocks.labels
-
-
-def group_derivatives(
-    problem: Problem, params: SparseParams, predictors: Sequence[Predictor], cuts: Array
-) -> tuple[Array, Array]:
-    """Gradient and Hessian of the penalty in the free parameters of Newton's step."""
-    K, L, _ = params.coef.shape
-    scale, strength, labels = _norms(problem, params)
-    ridge = [problem.penalty.ridge(room) for room in ("expert", "gate")]
-    gradient = np.zeros(int(cuts[-1]))
-    hessian = np.zeros((len(gradient), len(gradient)))
-    place, factor, group, value = [], [], [], []
-    for a, p in enumerate(predictors):
-        if p.room == "shape" or not len(p.active):
-            continue
-        gate = p.room == "gate"
-        own = params.gate_coef[p.expert] if gate else params.coef[p.expert, p.part]
-        like = params.gate_coef if gate else params.coef
-        l2 = np.broadcast_to(ridge[gate], like.shape)
-        l2 = l2[p.expert] if gate else l2[p.expert, p.part]
-        row = K * L + p.expert if gate else p.expert * L + p.part
-        at = np.arange(cuts[a] + p.intercept, cuts[a + 1])
-        gradient[at] += l2[p.active] * own[p.active]
-        hessian[at, at] += l2[p.active]
-        place.append(at)
-        factor.append(np.where(np.isfinite(scale[row, p.active]), scale[row, p.active], 0.0))
-        group.append(labels[p.active])
-        value.append(own[p.active])
-    if place:
-        at, s, g, b = (np.concatenate(part) for part in (place, factor, group, value))
-        for one in np.unique(g):
-            mine = np.flatnonzero(g == one)
-            norm = float(np.linalg.norm(s[mine] * b[mine]))
-            if norm == 0.0:
-                continue
-            pull = s[mine] ** 2 * b[mine]
-            gradient[at[mine]] += strength[one] * pull / norm
-            bend = np.diag(s[mine] ** 2) / norm - np.outer(pull, pull) / norm**3
-            hessian[np.ix_(at[mine], at[mine])] += strength[one] * bend
-    return problem.total * gradient, problem.total * hessian
-
-
-def group_alpha_max(problem: Problem, slopes: Slopes) -> tuple[float, float]:
+def group_alpha_max(problem: Problem, params: SparseParams, slopes: Slopes) -> tuple[float, float]:
     """The least strengths, in proportion, at which all slopes stay zero."""
     coef, gate = slopes.coef.copy(), slopes.gate_coef.copy()
     for gradient, mask in zip((coef, gate), problem.masks, strict=True):
         if mask is not None:
             gradient[..., ~mask] = 0.0
     penalty = problem.penalty
+    coef /= problem.pull.units(params)
     factor = penalty.zero_factor(coef / problem.total, gate / problem.total)
     return penalty.alpha * factor, penalty.gate_alpha * factor

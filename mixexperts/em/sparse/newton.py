@@ -7,7 +7,7 @@ digits to the last in a few steps, where EM would crawl.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from scipy.linalg.lapack import dpotrf, dpotrs
@@ -15,10 +15,11 @@ from scipy.linalg.lapack import dpotrf, dpotrs
 from mixexperts._batch import Array
 from mixexperts.em.newton import NewtonStep, trust_region_step
 from mixexperts.em.sparse.problem import Point, Problem
+from mixexperts.em.sparse.pull import Predictor
 from mixexperts.em.sparse.rows import SparseParams
 
 # More free parameters than this make the information dearer than the passes it saves.
-MOST_PARAMETERS = 600
+MOST_PARAMETERS = 1500
 _RADIUS = 0.3
 # Below this ratio of pivots the eigenvalues are looked at.
 _PIVOT_RATIO = 1e-11
@@ -38,19 +39,6 @@ def _newton_step(hessian: Array, score: Array, radius: float) -> NewtonStep | No
     if length > radius:
         return None
     return NewtonStep(along / size, 0.5 * float(along @ (score / size)), length)
-
-
-@dataclass(frozen=True, slots=True)
-class Predictor:
-    """One linear predictor and the coefficients in it that are free."""
-
-    #: "gate", "expert" or "shape"
-    room: str
-    expert: int
-    #: Class of an expert's predictor, or number of a shape.
-    part: int
-    intercept: bool
-    active: Array
 
 
 class ActiveNewton:
@@ -136,30 +124,11 @@ class ActiveNewton:
     def _penalize(
         self, point: Point, predictors: list[Predictor], cuts: Array, hessian: Array, score: Array
     ) -> None:
-        problem, params = self.problem, point.params
-        if problem.penalty.kind == "group":
-            from mixexperts.em.sparse.groups import group_derivatives
-
-            gradient, second = group_derivatives(problem, params, predictors, cuts)
-            score -= gradient
-            hessian += second
-            return
-        l1, gate_l1, l2, gate_l2 = problem.thresholds(params)
-        bend = [
-            problem.total * problem.penalty.curvature(np.abs(coef), room)
-            for room, coef in (("expert", params.coef), ("gate", params.gate_coef))
-        ]
-        for a, p in enumerate(predictors):
-            if p.room == "shape" or not len(p.active):
-                continue
-            at = (p.expert, p.part) if p.room == "expert" else (p.expert,)
-            own = (params.coef, l1, l2, bend[0]) if p.room == "expert" else (
-                params.gate_coef, gate_l1, gate_l2, bend[1]
-            )  # fmt: skip
-            b, first, second, concave = (part[at][p.active] for part in own)
-            place = np.arange(cuts[a] + p.intercept, cuts[a + 1])
-            score[place] -= first * np.sign(b) + second * b
-            hessian[place, place] += second + concave
+        names = self.problem.family.free_shapes
+        part = names.index("scale") if "scale" in names else -1
+        gradient, second = self.problem.pull.derivatives(point.params, predictors, cuts, part)
+        score -= gradient
+        hessian += second
 
     def _tied(
         self, predictors: list[Predictor], cuts: Array, hessian: Array, score: Array
@@ -211,7 +180,7 @@ class ActiveNewton:
             own[p.active] = new
             at += len(p.active)
         shapes = self.problem.family.moved_shapes(params.shapes, shape_step)
-        return replace(
+        moved = replace(
             params,
             coef=coef,
             intercept=intercept,
@@ -219,6 +188,7 @@ class ActiveNewton:
             gate_intercept=gate_intercept,
             shapes=shapes,
         )
+        return self.problem.centred(moved)
 
 
 class _RowWeights:

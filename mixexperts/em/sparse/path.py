@@ -88,10 +88,11 @@ def _forward(
     for i, problem in enumerate(problems):
         likely = _strong(problem, params, previous)
         fit = solve(problem, params, tol=tol, max_iter=max_iter, kind="path", likely=likely)
-        if i in anchors and problem.n_experts > 1:
+        if problem.n_experts > 1 and (i in anchors or not fit.sound):
             fit = _contest(problem, fit, starts, n_init, init, tol, max_iter, seed)
         fits.append(fit)
-        params, previous = fit.params, problem
+        if fit.sound:
+            params, previous = fit.params, problem
         if progress is not None:
             progress.update()  # type: ignore[attr-defined]
     return fits
@@ -161,8 +162,8 @@ def _strong(problem: Problem, params: SparseParams, previous: Problem | None) ->
         expert, gate = problem.distances(point, slopes)
         found = np.maximum(expert, gate) > 0.0
     else:
-        l1, gate_l1, _, _ = problem.thresholds(params)
-        old, old_gate, _, _ = previous.thresholds(params)
+        l1, gate_l1, _, _ = problem.pull.thresholds(params)
+        old, old_gate, _, _ = previous.pull.thresholds(params)
         for slope, new, before in ((slopes.coef, l1, old), (slopes.gate_coef, gate_l1, old_gate)):
             with np.errstate(invalid="ignore"):  # columns that are barred
                 strong = np.abs(slope) > 2.0 * new - before

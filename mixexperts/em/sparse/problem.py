@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mixexperts._batch import Array
 from mixexperts.em.sparse.family import Family, Shapes, Terms, family_of
+from mixexperts.em.sparse.pull import Pull
 from mixexperts.em.sparse.rows import SparseParams, SparseRows
+from mixexperts.errors import UnsupportedCombinationError
 from mixexperts.experts.base import Expert
 from mixexperts.penalties.sparse import SparsePenalty
 
@@ -91,7 +92,7 @@ class Problem:
         self.XT = XT
         self.total = rows.total
         self.masks = rows.expert_mask, rows.gate_mask
-        self._constant: tuple[Array, ...] | None = None
+        self.pull = Pull(penalty, self.total, self.masks)
         #: Rows of gate coefficients that are free: all, or all but the reference.
         self.gate_rows = n_experts - (penalty.gate_coding == "reference" or n_experts == 1)
 
@@ -101,6 +102,11 @@ class Problem:
     ) -> Problem:
         """The problem on all columns of some rows."""
         family = family_of(expert, 1 if rows.y.ndim == 1 else rows.y.shape[1])
+        if penalty.by_scale and "scale" not in family.free_shapes:
+            raise UnsupportedCombinationError(
+                f"a penalty by scale needs experts with a scale, {expert.name!r} have none; use "
+                "'gaussian'"
+            )
         return cls(family, rows, n_experts, penalty, rows.columns)
 
     def with_penalty(self, penalty: SparsePenalty) -> Problem:
@@ -113,7 +119,7 @@ class Problem:
         rows = replace(self.rows, expert_mask=masks[0], gate_mask=masks[1])
         penalty = _restricted(self.penalty, columns)
         part = Problem(self.family, rows, self.n_experts, penalty, self.XT[columns])
-        part.total = self.total
+        part.total = part.pull.total = self.total
         return part
 
     # --- points ------------------------------------------------------------------------------
@@ -141,20 +147,8 @@ class Problem:
         log_likelihood = numba_descent.softmax_rows()(
             np.ascontiguousarray(terms.log_f), score, self.rows.weight, resp, prob
         )
-        objective = log_likelihood - self.penalty_value(params)
+        objective = log_likelihood - self.pull.value(params)
         return Point(params, eta, score, terms, resp, prob, log_likelihood, objective)
-
-    def penalty_value(self, params: SparseParams) -> float:
-        """The penalty, a sum over rows."""
-        if self.penalty.kind != "lasso":
-            return float(self.total * self.penalty.value(params.coef, params.gate_coef))
-        total = 0.0
-        l1, gate_l1, l2, gate_l2 = self.thresholds(params)
-        for b, first, second in ((params.coef, l1, l2), (params.gate_coef, gate_l1, gate_l2)):
-            used = b != 0.0
-            size = np.abs(b[used])
-            total += float(first[used] @ size + 0.5 * (second[used] @ size**2))
-        return total
 
     def terms(self, eta: Array, shapes: Shapes) -> Terms:
         """Terms of the rows at predictors without the offset."""
@@ -197,17 +191,7 @@ class Problem:
         """How far each column's gradient is from the subdifferential, experts and gate, (q,)."""
         slopes = self.slopes(point) if slopes is None else slopes
         params = point.params
-        if self.penalty.kind == "lasso":
-            l1, gate_l1, l2, gate_l2 = self.thresholds(params)
-            expert = _distance(slopes.coef, params.coef, l1, l2) / self.total
-            gate = _distance(slopes.gate_coef, params.gate_coef, gate_l1, gate_l2) / self.total
-        else:
-            expert, gate = self.penalty.subgradient_distance(
-                slopes.coef / self.total,
-                params.coef,
-                slopes.gate_coef / self.total,
-                params.gate_coef,
-            )
+        expert, gate = self.pull.distances(params, slopes.coef, slopes.gate_coef)
         gate = gate[: self.gate_rows]
         for distance, mask in zip((expert, gate), self.masks, strict=True):
             if mask is not None:
@@ -224,7 +208,7 @@ class Problem:
         return max(largest, float(np.abs(self.shape_slopes(point)).max(initial=0.0))) / self.total
 
     def shape_slopes(self, point: Point) -> Array:
-        """Gradient (K, S) in the unconstrained shapes, tied ones added up."""
+        """Gradient (K, S) of the objective in the unconstrained shapes, tied ones added up."""
         names = self.family.free_shapes
         if not names:
             return np.zeros((self.n_experts, 0))
@@ -237,6 +221,8 @@ class Problem:
             if not np.isfinite(total).all():  # a row out of reach says nothing
                 seen = weighted[:, None] > 0.0
                 total = np.where(seen, weighted[:, None] * slope, 0.0).sum(axis=2)
+        if self.penalty.by_scale:
+            total[:, names.index("scale")] += self.pull.scale_slope(point.params)
         for s, name in enumerate(names):
             if name in self.family.tied_shapes:
                 total[:, s] = total[:, s].sum()
@@ -265,28 +251,6 @@ class Problem:
             self.free_distance(point, slopes),
         )
 
-    def thresholds(self, params: SparseParams) -> tuple[Array, Array, Array, Array]:
-        """Weights of absolute values and squares in sums: experts (K, L, q) and gate (K, q).
-
-        Columns that a room may not use have a threshold of infinity.
-        """
-        if self._constant is not None:
-            return self._constant  # type: ignore[return-value]
-        found = []
-        for room, coef, mask in zip(
-            ("expert", "gate"), (params.coef, params.gate_coef), self.masks, strict=True
-        ):
-            l1 = self.total * self.penalty.l1(np.abs(coef), room)
-            l1 = np.array(np.broadcast_to(l1, coef.shape))
-            if mask is not None:
-                l1[..., ~mask] = math.inf
-            l2 = self.total * self.penalty.ridge(room)
-            found += [l1, np.array(np.broadcast_to(l2, coef.shape))]
-        thresholds = found[0], found[2], found[1], found[3]
-        if self.penalty.kind == "lasso":  # the same at all points
-            self._constant = thresholds
-        return thresholds
-
     def whole_groups(self, columns: Array) -> Array:
         """Columns (p,) bool, with those that are in a group with any of them."""
         groups = self.penalty.groups
@@ -294,6 +258,15 @@ class Problem:
             return columns
         found: Array = np.isin(groups, groups[columns])
         return found
+
+    def centred(self, params: SparseParams) -> SparseParams:
+        """The same model with the common shifts of softmax rows that the penalty likes best."""
+        coef, gate_coef = params.coef, params.gate_coef
+        if self.family.n_predictors > 1:
+            coef = self.penalty.centred(coef, "expert")
+        if self.gate_rows == self.n_experts > 1:
+            gate_coef = self.penalty.centred(gate_coef, "gate")
+        return replace(params, coef=coef, gate_coef=gate_coef)
 
     # --- columns ---------------------------------------------------------------------------------
 
@@ -303,14 +276,6 @@ class Problem:
         coef, gate_coef = np.zeros((K, L, len(self.XT))), np.zeros((K, len(self.XT)))
         coef[:, :, columns], gate_coef[:, columns] = params.coef, params.gate_coef
         return replace(params, coef=coef, gate_coef=gate_coef)
-
-
-def _distance(slope: Array, coef: Array, l1: Array, l2: Array) -> Array:
-    """Distances of slopes from the subdifferential of absolute values and squares."""
-    rest = slope - l2 * coef
-    with np.errstate(invalid="ignore"):
-        away = np.abs(rest - l1 * np.sign(coef))
-    return np.where(coef != 0.0, away, np.maximum(np.abs(rest) - l1, 0.0))
 
 
 def _restricted(penalty: SparsePenalty, columns: Array) -> SparsePenalty:

@@ -41,17 +41,25 @@ def m_step(problem: Problem, point: Point, tol: float) -> tuple[SparseParams, Ar
             problem, point, tol
         )
     else:
-        l1, gate_l1, l2, gate_l2 = problem.thresholds(point.params)
+        l1, gate_l1, l2, gate_l2 = problem.pull.thresholds(point.params)
         coef, intercept, eta = expert_descent(problem, point, l1, l2, tol)
         gate_coef, gate_intercept, score = gate_descent(problem, point, gate_l1, gate_l2, tol)
     shapes = point.params.shapes
     if problem.family.free_shapes:
+        moved = SparseParams(intercept, coef, gate_intercept, gate_coef, shapes)
         weighted = point.resp * problem.rows.weight
         with np.errstate(all="ignore"):
             shapes = problem.family.next_shapes(
-                problem.rows.y, problem.shifted(eta), shapes, weighted
+                problem.rows.y,
+                problem.shifted(eta),
+                shapes,
+                weighted,
+                problem.pull.on_scales(moved),
             )
-    return SparseParams(intercept, coef, gate_intercept, gate_coef, shapes), eta, score
+    moved = SparseParams(intercept, coef, gate_intercept, gate_coef, shapes)
+    if problem.penalty.kind != "lasso":  # of the lasso it was done by the descent
+        moved = problem.centred(moved)
+    return moved, eta, score
 
 
 def expert_descent(
@@ -83,7 +91,8 @@ def expert_descent(
             problem.family.intercept, l1[k], l2[k], tol, _MOST_SWEEPS,
             move[k * L : (k + 1) * L], np.zeros(XT.shape[1]),
         )  # fmt: skip
-        gauge(coef[k], l1[k], l2[k])
+        if problem.penalty.kind == "lasso":
+            gauge(coef[k], l1[k], l2[k])
     return coef, intercept, point.eta + move
 
 
@@ -105,7 +114,7 @@ def gate_descent(
         coef[:free], intercept[:free], True, l1[:free], l2[:free], tol, _MOST_SWEEPS,
         move, np.zeros(len(weight)),
     )  # fmt: skip
-    if free == problem.n_experts:
+    if free == problem.n_experts and problem.penalty.kind == "lasso":
         numba_descent.gauge()(coef, l1, l2)
     return coef, intercept, point.score + move
 
