@@ -115,13 +115,21 @@ class Pull:
     def distances(
         self, params: SparseParams, slope: Array, gate_slope: Array
     ) -> tuple[Array, Array]:
-        """Distances of gradients, per unit of weight, from the subdifferential."""
+        """Distances of gradients, per unit of weight, from the subdifferential.
+
+        Entries of columns that a room may not use mean nothing.
+        """
+        slope, gate_slope = slope.copy(), gate_slope.copy()
         if self.penalty.kind == "lasso":
             l1, gate_l1, l2, gate_l2 = self.thresholds(params)
             return (
                 _distance(slope, params.coef, l1, l2) / self.total,
                 _distance(gate_slope, params.gate_coef, gate_l1, gate_l2) / self.total,
             )
+        # blocks hold columns that a room may not use: there they have no say
+        for mask, part in zip(self.masks, (slope, gate_slope), strict=True):
+            if mask is not None:
+                part[..., ~mask] = 0.0
         unit = self.units(params)
         expert, gate = self.penalty.subgradient_distance(
             slope / unit / self.total, self.seen(params), gate_slope / self.total, params.gate_coef
@@ -162,12 +170,12 @@ class Pull:
         found = self.on_scales(params)
         assert found is not None
         if self.penalty.kind == "group":  # tangent: the majorising function has its slope
-            return found[1] / params.shapes["scale"] ** 2
+            scaled: Array = found[1] / params.shapes["scale"] ** 2
+            return scaled
         l1, _, l2, _ = self.levels(params)
-        used = seen != 0.0
-        slope = np.where(used, l1 * np.abs(seen), 0.0) if used.any() else np.zeros_like(seen)
-        total: Array = (np.where(used, slope, 0.0) + l2 * seen**2).sum(axis=(1, 2))
-        return total
+        finite = np.where(seen != 0.0, l1, 0.0)  # columns that are barred have no coefficient
+        slope: Array = (finite * np.abs(seen) + l2 * seen**2).sum(axis=(1, 2))
+        return slope
 
     # --- derivatives for Newton's steps ----------------------------------------------------------
 
@@ -271,4 +279,5 @@ def _distance(slope: Array, coef: Array, l1: Array, l2: Array) -> Array:
     rest = slope - l2 * coef
     with np.errstate(invalid="ignore"):
         away = np.abs(rest - l1 * np.sign(coef))
-    return np.where(coef != 0.0, away, np.maximum(np.abs(rest) - l1, 0.0))
+    found: Array = np.where(coef != 0.0, away, np.maximum(np.abs(rest) - l1, 0.0))
+    return found
