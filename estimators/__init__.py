@@ -5,6 +5,14 @@ if __name__ != "mixexperts.estimators":
 
 from mixexperts.estimators.classifier import MoEClassifier
 from mixexperts.estimators.lasso import LassoMoEClassifier, LassoMoERegressor
+from mixexperts.estimators.lasso_cv import LassoMoEClassifierCV, LassoMoERegressorCV
 from mixexperts.estimators.regressor import MoERegressor
 
-__all__ = ["LassoMoEClassifier", "LassoMoERegressor", "MoEClassifier", "MoERegressor"]
+__all__ = [
+    "LassoMoEClassifier",
+    "LassoMoEClassifierCV",
+    "LassoMoERegressor",
+    "LassoMoERegressorCV",
+    "MoEClassifier",
+    "MoERegressor",
+]

@@ -21,7 +21,7 @@ from mixexperts.em.sparse import (
 )
 from mixexperts.estimators import _checks as checks
 from mixexperts.estimators._lasso_arguments import positive_number
-from mixexperts.estimators._lasso_problem import Problem
+from mixexperts.estimators._lasso_problem import Problem, centred
 
 #: Criteria of a path; lower is better.
 CRITERIA = ("aic", "bic", "ebic", "mbic")
@@ -157,7 +157,7 @@ def fit_branch(
         alphas = alpha_grid(largest, n_alphas, alpha_min_ratio)
     penalties = [est._penalty(problem, float(a), gate_ratio * float(a)) for a in alphas]
     starts, names = est._starts(problem, penalties[len(penalties) // 2])
-    fits = sparse_path(
+    found = sparse_path(
         problem.family,
         problem.rows,
         problem.n_experts,
@@ -171,7 +171,12 @@ def fit_branch(
         progress=progress,
     )
     if est.penalty == "adaptive":
-        penalties, fits = _adapted(est, problem, penalties, fits)
+        penalties, found = _adapted(est, problem, penalties, found)
+    # Of rows that the likelihood cannot tell apart, those that the penalty sees.
+    fits = [
+        replace(fit, params=centred(penalty, fit.params))
+        for penalty, fit in zip(penalties, found, strict=True)
+    ]
     relaxed = None
     if est.relax:
         relaxed = tuple(
@@ -183,11 +188,12 @@ def fit_branch(
 
 def _adapted(
     est: Any, problem: Problem, penalties: Sequence[Any], pilots: Sequence[SparseFit]
-) -> tuple[list[Any], list[SparseFit]]:
+) -> tuple[list[Any], tuple[SparseFit, ...]]:
     """The second stage of the adaptive lasso at each point, from its pilot."""
     arguments = est._arguments()
     own, fits = [], []
     for penalty, pilot in zip(penalties, pilots, strict=True):
+        pilot = replace(pilot, params=centred(penalty, pilot.params))
         adapted = arguments.adapted(penalty, pilot.params, problem.family.nominal)
         found = fit_sparse(
             problem.family,
@@ -201,7 +207,7 @@ def _adapted(
         )
         own.append(adapted)
         fits.append(replace(found.best, kind=pilot.kind))
-    return own, fits
+    return own, tuple(fits)
 
 
 # --- what points are judged by ------------------------------------------------------------------

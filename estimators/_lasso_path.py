@@ -117,11 +117,10 @@ class LassoPath:
             raise IndexError(f"point={point} is not on the path; it has {len(self)} points")
         at = int(point) % len(self)
         row = self.table.iloc[at]
-        branch, orders = self._branches[0], self._orders[0]
-        for branch, orders in zip(self._branches, self._orders, strict=True):
-            if at < len(branch.fits):
-                break
-            at -= len(branch.fits)
+        own = 0
+        while at >= len(self._branches[own].fits):
+            at, own = at - len(self._branches[own].fits), own + 1
+        branch, orders = self._branches[own], self._orders[own]
         est = clone(self._est).set_params(
             n_experts=branch.problem.n_experts,
             alpha=float(row["alpha"]),

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from mixexperts.api import moe
     from mixexperts.estimators import (
         LassoMoEClassifier,
+        LassoMoEClassifierCV,
         LassoMoERegressor,
+        LassoMoERegressorCV,
         MoEClassifier,
         MoERegressor,
     )
@@ -41,7 +43,9 @@ __version__ = "0.1.0"
 _NAMES = {
     "Adaptation": "mixexperts.inference.adapt",
     "LassoMoEClassifier": "mixexperts.estimators",
+    "LassoMoEClassifierCV": "mixexperts.estimators",
     "LassoMoERegressor": "mixexperts.estimators",
+    "LassoMoERegressorCV": "mixexperts.estimators",
     "MoEClassifier": "mixexperts.estimators",
     "MoERegressor": "mixexperts.estimators",
     "MoEResults": "mixexperts.results",
@@ -61,7 +65,9 @@ _ROOMS = (
 __all__ = [
     "Adaptation",
     "LassoMoEClassifier",
+    "LassoMoEClassifierCV",
     "LassoMoERegressor",
+    "LassoMoERegressorCV",
     "MoEClassifier",
     "MoERegressor",
     "MoEResults",

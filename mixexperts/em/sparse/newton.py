@@ -19,7 +19,7 @@ from mixexperts.em.sparse.pull import Predictor
 from mixexperts.em.sparse.rows import SparseParams
 
 # More free parameters than this make the information dearer than the passes it saves.
-MOST_PARAMETERS = 600
+MOST_PARAMETERS = 1500
 _RADIUS = 0.3
 # Below this ratio of pivots the eigenvalues are looked at.
 _PIVOT_RATIO = 1e-11

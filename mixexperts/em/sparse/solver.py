@@ -24,6 +24,9 @@ _ROUNDING = 4e-15
 # A Newton step that falls by no more than rounding may is taken if the gradient falls to a share.
 _NOISE = 1e-10
 _BETTER = 0.3
+# Steps without a rise after which a run ends, unless the gradient falls to this share.
+_PATIENCE = 10
+_LESS = 0.8
 # Columns taken in at a time: at least this many, and as many as there are.
 _LEAST_NEW = 16
 # Shares of the largest violation to which a set of columns is solved before it grows.
@@ -100,11 +103,16 @@ def climb(problem: Problem, point: Point, tol: float, budget: Budget) -> tuple[P
     newton = ActiveNewton(problem)
     care = _FIRST_CARE * problem.total
     next_try, pause = budget.n_iter + _FIRST_TRY, 1
-    stalled = 0
+    stalled, least = 0, np.inf
     while True:
         violation = problem.violation(point)
         if violation <= tol:
             return point, "converged"
+        # Below its rounding the objective says nothing, the gradient still does.
+        if violation <= _LESS * least:
+            stalled, least = 0, violation
+        if stalled >= _PATIENCE:
+            return point, "monotonicity_lost"
         if budget.spent():
             return point, "max_iter"
         if problem.family.at_boundary(point.params.shapes).any():
@@ -123,9 +131,6 @@ def climb(problem: Problem, point: Point, tol: float, budget: Budget) -> tuple[P
             pause = 1 if done else min(2 * pause, 64)
             next_try = budget.n_iter + pause
         stalled = stalled + 1 if point.objective - before <= 2.0 * rounding else 0
-        if stalled >= 6:
-            small = problem.violation(point) <= tol
-            return point, "converged" if small else "monotonicity_lost"
 
 
 def _same_zeros(left: SparseParams, right: SparseParams) -> bool:
@@ -210,8 +215,11 @@ def solve(
         expert, gate = problem.distances(whole)
         distance = np.maximum(expert, gate)
         missing = float(distance[~columns].max(initial=0.0))
-        if status != "converged" or (missing <= wanted and inner <= wanted):
+        stuck = status == "monotonicity_lost" and missing <= wanted
+        if status in ("max_iter", "degenerate") or stuck:
             return _finished(problem, whole, budget, status, kind)
+        if missing <= wanted and inner <= wanted:
+            return _finished(problem, whole, budget, "converged", kind)
         if missing > wanted:
             entering = columns | _entering(distance, columns, wanted)
             columns = problem.whole_groups(entering)
