@@ -42,7 +42,8 @@ class Folds:
 def make_folds(cv: Any, problem: Problem, X: Any, y: Any) -> Folds:
     """Folds of a number, a splitter of scikit-learn, or an iterable of pairs of row numbers.
 
-    Those of a number are drawn by the seed of the estimator, and hold each class alike.
+    Those of a number are drawn by the seed of the estimator, and hold responses, or classes,
+    alike.
 
     Raises
     ------
@@ -90,11 +91,17 @@ def _drawn(n_folds: int, problem: Problem) -> Iterator[tuple[Array, Array]]:
             f"cv={n_folds} is more than the {n} rows of positive weight; use fewer folds"
         )
     rng = np.random.default_rng(keyed_seed(problem.seed, "folds"))
+    y = problem.data.given.y
+    level = y if y.ndim == 1 else y[:, 0] / np.maximum(y.sum(axis=1), 1.0)
+    # Rows are dealt out by ascending response, each fold one of as many as there are folds.
     order = rng.permutation(n)
-    if problem.classes is not None:  # dealt out class by class
-        order = order[np.argsort(problem.data.given.y[order], kind="stable")]
+    order = order[np.argsort(level[order], kind="stable")]
+    dealt = np.arange(-(-n // n_folds) * n_folds) % n_folds
+    dealt = rng.permuted(dealt.reshape(-1, n_folds), axis=1).ravel()
+    if problem.classes is not None:  # no class may be missing where it need not be
+        dealt = np.arange(n) % n_folds
     fold = np.empty(n, dtype=np.int64)
-    fold[order] = np.arange(n) % n_folds
+    fold[order] = dealt[:n]
     for number in range(n_folds):
         yield np.flatnonzero(fold != number), np.flatnonzero(fold == number)
 
@@ -190,7 +197,13 @@ def run_task(
     # A fold makes starts of its own: those of all rows have seen what is held out.
     seed = keyed_seed(problem.seed, "fold", task.fold)
     given = problem.data.given
-    part = part_of(problem, folds.train[task.fold], seed, standardize=bool(est.standardize))
+    try:
+        part = part_of(problem, folds.train[task.fold], seed, standardize=bool(est.standardize))
+    except ValueError as error:
+        raise ValueError(
+            f"the training rows of fold {task.fold + 1} cannot be fitted: {error}; use other folds, "
+            "or a criterion without folds, such as criterion='ebic'"
+        ) from error
     branch = fit_branch(est, part, task.gate_ratio, task.alphas, **options)
     held_out = rows_under(part, given, folds.test[task.fold])
     return np.array([held_out_score(part, fit.params, held_out) for fit in branch.final])

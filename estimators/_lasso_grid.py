@@ -172,9 +172,10 @@ def fit_branch(
     )
     if est.penalty == "adaptive":
         penalties, found = _adapted(est, problem, penalties, found)
-    # Of rows that the likelihood cannot tell apart, those that the penalty sees.
+    # Of rows that the likelihood cannot tell apart, those that the penalty sees. A neighbour's
+    # solution that was found to hold took a look at the gradient.
     fits = [
-        replace(fit, params=centred(penalty, fit.params))
+        replace(fit, params=centred(penalty, fit.params), n_iter=max(fit.n_iter, 1))
         for penalty, fit in zip(penalties, found, strict=True)
     ]
     relaxed = None

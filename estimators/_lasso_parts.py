@@ -12,6 +12,7 @@ from mixexperts.em.init import keyed_rng
 from mixexperts.em.sparse import SparseParams, SparseRows, log_likelihood, responsibilities
 from mixexperts.estimators._data import Resident
 from mixexperts.estimators._lasso_problem import Problem
+from mixexperts.estimators._several import refuse_constant
 from mixexperts.estimators._units import Given
 
 # A column whose range is no wider than this share of its size does not vary.
@@ -41,9 +42,15 @@ def part_of(problem: Problem, rows: Array, seed: int, *, standardize: bool) -> P
     -------
     Problem
         With the classes of all rows, and the names of all columns.
+
+    Raises
+    ------
+    ValueError
+        If the response does not vary in these rows.
     """
     own = _taken(problem.data.given, rows)
     data = Resident(own, seed=seed)
+    refuse_constant(data, problem.family)
     varies = _varies(own.X)
     columns = problem.frame.expert_columns, problem.frame.gate_columns
     return Problem.of(

@@ -34,8 +34,8 @@ class LassoMoERegressorCV(Regression, LassoCVBase):
         Ratios ``gate_alpha / alpha`` to try. One expert has no coefficients of a gate, and one
         path: that of the first ratio.
     cv : int, splitter or iterable of pairs of row numbers, default=5
-        Folds of ``criterion="cv"``. Those of a number are drawn by ``random_state``; splitters are
-        those of scikit-learn.
+        Folds of ``criterion="cv"``. Those of a number are drawn by ``random_state``, from rows in
+        the order of the response so that all hold it alike; splitters are those of scikit-learn.
     criterion : {"cv", "bic", "ebic", "mbic", "aic"}, default="cv"
         ``"cv"``: the mean log-likelihood of held-out rows, per unit of weight. The others are of
         the path of all rows, without folds; :class:`LassoPath` has their formulas. BIC is the
