@@ -21,6 +21,7 @@ from mixexperts.estimators._lasso_arguments import Arguments, checked_arguments
 from mixexperts.estimators._lasso_problem import Problem, centred
 from mixexperts.estimators._lasso_starts import given_starts
 from mixexperts.estimators._lasso_tables import coefficient_table, restart_table, summary
+from mixexperts.experts.gaussian import Gaussian
 from mixexperts.penalties.sparse import SparsePenalty
 from mixexperts.sources import Source
 
@@ -45,7 +46,7 @@ class LassoBase(BaseMoE):
     gate_coding: str
     relax: bool
     # Classes have no scale to divide by.
-    by_scale: bool = False
+    by_scale: Any = False
 
     # What the fits by maximum likelihood let the user choose.
     gate = "softmax"
@@ -114,12 +115,24 @@ class LassoBase(BaseMoE):
         alpha = arguments.alpha if alpha is None else alpha
         gate_alpha = arguments.gate_alpha if gate_alpha is None else gate_alpha
         return arguments.penalty(
-            alpha * self._unit(problem), gate_alpha, problem.taken, problem.data.n_features
+            alpha * self._unit(problem),
+            gate_alpha,
+            problem.taken,
+            problem.data.n_features,
+            self._is_by_scale(problem),
         )
 
     def _unit(self, problem: Problem) -> float:
         """How many times the user's ``alpha`` the solver's is."""
-        return 1.0 if self.by_scale else problem.unit
+        return 1.0 if self._is_by_scale(problem) else problem.unit
+
+    def _is_by_scale(self, problem: Problem) -> bool:
+        """Whether the penalty sees coefficients by their expert's scale."""
+        if self.by_scale != "auto":
+            return bool(self.by_scale)
+        # With as many columns as rows the other form has no maximum.
+        many = len(problem.taken) >= problem.data.n_rows
+        return many and isinstance(problem.family, Gaussian)
 
     def _starts(self, problem: Problem, penalty: SparsePenalty) -> tuple[Any, tuple[str, ...]]:
         """Starts that ``init`` states, None where the solver makes them; and their names."""
@@ -216,6 +229,7 @@ class LassoBase(BaseMoE):
             self.lasso_coef_, self.lasso_gate_coef_ = raw["coef"], raw["gate_coef"]
         self.n_nonzero_, self.df_ = problem.counts(params)
         self.n_parameters_ = self.df_
+        self.by_scale_ = penalty.by_scale
         jacobian = problem.log_jacobian
         self.mass_ = final.mass[order]
         self.log_likelihood_ = final.log_likelihood + jacobian

@@ -36,7 +36,7 @@ class Arguments:
     weights, gate_weights : ndarray of shape (n_features,) or None
     groups : ndarray of int of shape (n_features,) or None
     gate_coding : str
-    by_scale : bool
+    by_scale : bool or "auto"
     """
 
     n_experts: int
@@ -49,10 +49,15 @@ class Arguments:
     gate_weights: Any
     groups: Any
     gate_coding: str
-    by_scale: bool = False
+    by_scale: Any = False
 
     def penalty(
-        self, alpha: float, gate_alpha: float, taken: Array, n_features: int
+        self,
+        alpha: float,
+        gate_alpha: float,
+        taken: Array,
+        n_features: int,
+        by_scale: bool = False,
     ) -> SparsePenalty:
         """The penalty on the columns ``taken`` (p,) of X; of the adaptive lasso its pilot's.
 
@@ -74,7 +79,7 @@ class Arguments:
             gate_weights=None if gate_weights is None else gate_weights[taken],
             groups=None if groups is None else np.unique(groups[taken], return_inverse=True)[1],
             gate_coding=self.gate_coding,  # type: ignore[arg-type]
-            by_scale=self.by_scale,
+            by_scale=by_scale,
         )
 
     def adapted(self, penalty: SparsePenalty, pilot: SparseParams, nominal: bool) -> SparsePenalty:
@@ -87,7 +92,7 @@ class Arguments:
         power = self.concavity
         assert power is not None
         size = np.abs(pilot.coef)
-        if self.by_scale:
+        if penalty.by_scale:
             size = size / pilot.shapes["scale"][:, None, None]
         if nominal:
             size = np.broadcast_to(size.mean(axis=1, keepdims=True), size.shape)
@@ -123,7 +128,9 @@ def checked_arguments(est: Any) -> Arguments:
         isinstance(est.n_jobs, bool) or not isinstance(est.n_jobs, int | np.integer)
     ):
         raise TypeError(f"n_jobs must be an integer or None, got {est.n_jobs!r}")
-    for argument in ("standardize", "by_scale", "relax", "warm_start"):
+    if not (isinstance(est.by_scale, bool | np.bool_) or est.by_scale == "auto"):
+        raise TypeError(f"by_scale must be True, False or 'auto', got {est.by_scale!r}")
+    for argument in ("standardize", "relax", "warm_start"):
         value = getattr(est, argument)
         if not isinstance(value, bool | np.bool_):
             raise TypeError(f"{argument} must be True or False, got {value!r}")
@@ -146,7 +153,7 @@ def checked_arguments(est: Any) -> Arguments:
         est.gate_penalty_weights,
         est.groups,
         est.gate_coding,
-        bool(est.by_scale),
+        est.by_scale if isinstance(est.by_scale, str) else bool(est.by_scale),
     )
 
 

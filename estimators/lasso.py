@@ -34,7 +34,8 @@ class LassoMoERegressor(LassoPathMixin, Regression, LassoBase):
     alpha, gate_alpha : float, default=0.02
         Strengths of the penalties on experts and gate, per row: the lambda and gamma of papers
         that penalise the sum over the rows are ``W * alpha`` and ``W * gate_alpha``. ``alpha``
-        is stated for y in its own unit: for y / 1000 the same fit is that with ``1000 * alpha``.
+        is stated for y in its own unit: for y / 1000 the same fit is that with ``1000 * alpha``;
+        with ``by_scale`` it has no unit.
     l1_ratio : float, default=1.0
         Elastic net: ``pen(b) = l1_ratio |b| + (1 - l1_ratio) / 2 b ** 2``, as in scikit-learn;
         for Gaussian and other experts of a response that may be rescaled the square is taken in
@@ -57,10 +58,11 @@ class LassoMoERegressor(LassoPathMixin, Regression, LassoBase):
         Whether the penalty sees coefficients times the standard deviations of their columns
         (weighted, with divisor W). They are reported on the scale of X in any case. False
         penalises the columns as they are.
-    by_scale : bool, default=False
+    by_scale : bool or "auto", default="auto"
         Whether the penalty sees the experts' coefficients divided by the scale of their expert,
-        ``pen(b_kj / scale_k)``, and ``alpha`` has no unit. For Gaussian experts; wanted where
-        columns are as many as rows or more, see the notes.
+        ``pen(b_kj / scale_k)``, and ``alpha`` has no unit; for Gaussian experts. ``"auto"`` does so
+        where there are at least as many columns as rows, since there is no maximum otherwise; see
+        the notes.
     gate_coding : {"symmetric", "reference"}, default="symmetric"
         ``"symmetric"``: the penalty acts on K rows of gate coefficients, so that the fit does not
         depend on the numbers of the experts. ``"reference"``: on K - 1 rows, that of the last
@@ -117,6 +119,8 @@ class LassoMoERegressor(LassoPathMixin, Regression, LassoBase):
     n_nonzero_ : int
         Slopes that are not zero. Of the gate's K rows at most K - 1 count for a column: only
         their differences matter.
+    by_scale_ : bool
+        Whether the penalty saw coefficients by their expert's scale.
     df_, n_parameters_ : int
         Degrees of freedom that AIC, BIC and ICL use: ``n_nonzero_`` and the intercepts, scales
         and shapes (Zou, Hastie and Tibshirani 2007 for the lasso of one Gaussian expert; the same
@@ -208,7 +212,7 @@ class LassoMoERegressor(LassoPathMixin, Regression, LassoBase):
         gate_penalty_weights: Any = None,
         groups: Any = None,
         standardize: bool = True,
-        by_scale: bool = False,
+        by_scale: bool | str = "auto",
         gate_coding: str = "symmetric",
         expert: Any = "gaussian",
         expert_features: Any = None,

@@ -678,7 +678,7 @@ REFUSED = {
         r"groups is missing for column 1",
     ),
     "standardize": (lambda: fit(standardize="no"), TypeError, r"standardize must be True or False"),
-    "by_scale": (lambda: fit(by_scale=None), TypeError, r"by_scale must be True or False"),
+    "by_scale": (lambda: fit(by_scale=None), TypeError, r"by_scale must be True, False or 'auto'"),
     "by_scale of counts": (
         lambda: fit(y=np.round(np.abs(Y)), expert="poisson", by_scale=True),
         TypeError,

@@ -293,8 +293,8 @@ class ClassFamily(Family):
     def _log_share(self, eta: Array) -> Array:
         log_share = eta.reshape(-1, self.n_predictors, eta.shape[-1])
         log_share = log_share - log_share.max(axis=1, keepdims=True)
-        log_share -= np.log(np.exp(log_share).sum(axis=1, keepdims=True))
-        return log_share
+        normed: Array = log_share - np.log(np.exp(log_share).sum(axis=1, keepdims=True))
+        return normed
 
     def terms(self, y: Array, eta: Array, shapes: Shapes) -> Terms:
         log_share = self._log_share(eta)
@@ -354,11 +354,18 @@ def family_of(expert: Expert, n_columns: int = 1) -> Family:
         return LinearFamily(expert, as_linear(expert, "a penalised fit"))
     if isinstance(expert, GLM):
         return LinkedFamily(expert)
-    plain = isinstance(expert, LinearExpert) and not expert.truncates
-    if plain and expert.degree == 1 and type(expert).curves is not LinearExpert.curves:
+    if _is_plain(expert):
+        assert isinstance(expert, LinearExpert)
         return LinearFamily(expert, expert)
     raise UnsupportedCombinationError(
         f"{expert.name!r} experts cannot be fitted with sparse penalties: they need one linear "
         "predictor with second derivatives, or one per class; use 'gaussian', 'poisson', "
         "'binomial', 'multinomial', 'gamma', 'negative_binomial', 'student_t' or the like"
     )
+
+
+def _is_plain(expert: Expert) -> bool:
+    """Whether a family is elementwise functions of one predictor, with second derivatives."""
+    if not isinstance(expert, LinearExpert) or expert.truncates or expert.degree != 1:
+        return False
+    return type(expert).curves is not LinearExpert.curves

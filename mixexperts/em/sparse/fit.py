@@ -13,7 +13,7 @@ from mixexperts.em.sparse.rows import SparseParams, SparseRows
 from mixexperts.em.sparse.solver import SparseFit, finished, relabelled, solve
 from mixexperts.em.sparse.starts import AUTO, initial_params
 from mixexperts.experts.base import Expert
-from mixexperts.penalties.sparse import SparsePenalty
+from mixexperts.penalties.sparse import Room, SparsePenalty
 
 # Starts are run until their gradients are this close to optimal, in units of the weaker penalty,
 # compared, and the best go on.
@@ -227,18 +227,17 @@ def alpha_max(
         return group_alpha_max(problem, fit.params, slopes)
     per_scale = slopes.coef / problem.pull.units(fit.params)
     largest = []
-    for room, gradient, mask in (
+    rooms: tuple[tuple[Room, Array, Array | None], ...] = (
         ("expert", per_scale, rows.expert_mask),
         ("gate", slopes.gate_coef[: problem.gate_rows], rows.gate_mask),
-    ):
+    )
+    for room, gradient, mask in rooms:
         unit = replace(penalty, alpha=1.0, gate_alpha=1.0)
         coef = np.zeros_like(slopes.coef if room == "expert" else slopes.gate_coef)
         factor = np.broadcast_to(unit.l1(coef, room), coef.shape)[: len(gradient)]
-        usable = np.ones(gradient.shape[-1], dtype=bool) if mask is None else mask
-        usable = usable & np.isfinite(factor).all(axis=tuple(range(factor.ndim - 1)))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.where(factor > 0.0, np.abs(gradient) / problem.total / factor, 0.0)
-        largest.append(float(ratio[..., usable].max(initial=0.0)))
+        usable = np.isfinite(factor) & (factor > 0.0) & (True if mask is None else mask)
+        ratio = np.abs(gradient[usable]) / problem.total / factor[usable]
+        largest.append(float(ratio.max(initial=0.0)))
     return largest[0], largest[1]
 
 

@@ -136,7 +136,8 @@ class ActiveNewton:
         """Shapes that all experts share as one parameter."""
         names = self.problem.family.free_shapes
         tied = self.problem.family.tied_shapes
-        merge, first = [], {}
+        merge: list[tuple[int, int]] = []
+        first: dict[int, int] = {}
         for a, p in enumerate(predictors):
             if p.room == "shape" and names[p.part] in tied:
                 first.setdefault(p.part, int(cuts[a]))

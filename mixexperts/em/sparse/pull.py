@@ -162,12 +162,12 @@ class Pull:
         found = self.on_scales(params)
         assert found is not None
         if self.penalty.kind == "group":  # tangent: the majorising function has its slope
-            return found[1] / params.shapes["scale"] ** 2
+            scaled: Array = found[1] / params.shapes["scale"] ** 2
+            return scaled
         l1, _, l2, _ = self.levels(params)
-        used = seen != 0.0
-        slope = np.where(used, l1 * np.abs(seen), 0.0) if used.any() else np.zeros_like(seen)
-        total: Array = (np.where(used, slope, 0.0) + l2 * seen**2).sum(axis=(1, 2))
-        return total
+        finite = np.where(seen != 0.0, l1, 0.0)  # columns that are barred have no coefficient
+        slope: Array = (finite * np.abs(seen) + l2 * seen**2).sum(axis=(1, 2))
+        return slope
 
     # --- derivatives for Newton's steps ----------------------------------------------------------
 
@@ -271,4 +271,5 @@ def _distance(slope: Array, coef: Array, l1: Array, l2: Array) -> Array:
     rest = slope - l2 * coef
     with np.errstate(invalid="ignore"):
         away = np.abs(rest - l1 * np.sign(coef))
-    return np.where(coef != 0.0, away, np.maximum(np.abs(rest) - l1, 0.0))
+    found: Array = np.where(coef != 0.0, away, np.maximum(np.abs(rest) - l1, 0.0))
+    return found
