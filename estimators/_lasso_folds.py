@@ -13,6 +13,7 @@ from mixexperts.estimators._lasso_grid import Branch, fit_branch
 from mixexperts.estimators._lasso_parts import (
     held_out_score,
     keyed_seed,
+    lacks_class,
     part_of,
     row_numbers,
     rows_under,
@@ -124,13 +125,9 @@ def _mapped(pairs: Iterable[Any], problem: Problem) -> list[tuple[Array, Array]]
 
 
 def _refuse_missing_classes(problem: Problem, train: Sequence[Array]) -> None:
-    if problem.classes is None:
-        return
-    y = problem.data.given.y
     for number, rows in enumerate(train, start=1):
-        seen = np.isin(np.arange(len(problem.classes)), y[rows])
-        if not seen.all():
-            label = problem.classes[int(np.flatnonzero(~seen)[0])]
+        label = lacks_class(problem, rows)
+        if label is not None:
             raise ValueError(
                 f"no training row of fold {number} is of class {label!r}; give more rows of it, "
                 "use fewer folds, or a criterion without folds, such as criterion='ebic'"
@@ -201,7 +198,8 @@ def run_task(
         part = part_of(problem, folds.train[task.fold], seed, standardize=bool(est.standardize))
     except ValueError as error:
         raise ValueError(
-            f"the training rows of fold {task.fold + 1} cannot be fitted: {error}; use other folds, "
+            f"the training rows of fold {task.fold + 1} cannot be fitted: {error}; use other "
+            "folds, "
             "or a criterion without folds, such as criterion='ebic'"
         ) from error
     branch = fit_branch(est, part, task.gate_ratio, task.alphas, **options)

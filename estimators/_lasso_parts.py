@@ -9,9 +9,16 @@ import numpy as np
 
 from mixexperts._batch import Array
 from mixexperts.em.init import keyed_rng
-from mixexperts.em.sparse import SparseParams, SparseRows, log_likelihood, responsibilities
+from mixexperts.em.sparse import (
+    SparseFit,
+    SparseParams,
+    SparseRows,
+    log_likelihood,
+    responsibilities,
+)
+from mixexperts.errors import InferenceRefusedError
 from mixexperts.estimators._data import Resident
-from mixexperts.estimators._lasso_problem import Problem
+from mixexperts.estimators._lasso_problem import Problem, centred
 from mixexperts.estimators._several import refuse_constant
 from mixexperts.estimators._units import Given
 
@@ -24,7 +31,14 @@ def keyed_seed(seed: int, *key: Any) -> int:
     return int(keyed_rng(seed, " ".join(map(str, key)), 0).integers(2**31))
 
 
-def part_of(problem: Problem, rows: Array, seed: int, *, standardize: bool) -> Problem:
+def part_of(
+    problem: Problem,
+    rows: Array,
+    seed: int,
+    *,
+    standardize: bool,
+    columns: tuple[Array, Array] | None = None,
+) -> Problem:
     """The problem of some rows, standardised anew; columns that do not vary in them are left out.
 
     Parameters
@@ -37,6 +51,8 @@ def part_of(problem: Problem, rows: Array, seed: int, *, standardize: bool) -> P
         Of the starts.
     standardize : bool
         As the estimator has it.
+    columns : pair of ndarray of int, optional
+        Columns of X for experts and gate, by default those of the problem.
 
     Returns
     -------
@@ -52,7 +68,8 @@ def part_of(problem: Problem, rows: Array, seed: int, *, standardize: bool) -> P
     data = Resident(own, seed=seed)
     refuse_constant(data, problem.family)
     varies = _varies(own.X)
-    columns = problem.frame.expert_columns, problem.frame.gate_columns
+    if columns is None:
+        columns = problem.frame.expert_columns, problem.frame.gate_columns
     return Problem.of(
         problem.family,
         data,
@@ -120,6 +137,118 @@ def row_numbers(problem: Problem) -> Array:
     used = np.arange(data.n_given) if used is None else used
     numbers[used] = np.arange(data.n_rows)
     return numbers
+
+
+class Parts:
+    """What an estimator does with some of the rows, for inference by resampling."""
+
+    standardize: bool
+
+    def _checker(self) -> Any:
+        """An estimator that checks data as the fit does."""
+        return self
+
+    def _row_numbers(self, problem: Problem) -> Array:
+        return row_numbers(problem)
+
+    def _tracked(self, problem: Problem, fit: SparseFit) -> Array:
+        """Responsibilities (n, K) of the rows of a fit, in the final order of its experts."""
+        order = problem.order(fit, self.gate_coding)  # type: ignore[attr-defined]
+        return all_responsibilities(problem, fit.params, problem.rows)[:, order]
+
+    def _selects(
+        self, problem: Problem, rows: Array, number: int, target: Array
+    ) -> tuple[Array, Array, Array] | None:
+        """Columns of X that a fit of some rows selects; None where it is not sound.
+
+        By each expert (K, n_features), numbered as in the responsibilities ``target`` (n, K), by
+        the gate (n_features,), and by any of them.
+        """
+        est: Any = self
+        seed = keyed_seed(problem.seed, "part", number)
+        try:
+            part = part_of(problem, rows, seed, standardize=bool(self.standardize))
+        except ValueError:  # the response does not vary
+            return None
+        if lacks_class(problem, rows) is not None:
+            return None
+        fit, _, penalty = est._solve(part, est._penalty(part))
+        if fit.status not in ("converged", "max_iter"):
+            return None
+        params = centred(penalty, fit.params)
+        seen = rows_under(part, problem.data.given)
+        resp = all_responsibilities(part, params, seen)
+        params = params.permute(matching(resp, target, seen.weight))
+        experts = np.zeros((problem.n_experts, problem.data.n_features), dtype=bool)
+        gate = np.zeros(problem.data.n_features, dtype=bool)
+        experts[:, part.taken] = (params.coef != 0.0).any(axis=1)
+        gate[part.taken] = (params.gate_coef != 0.0).any(axis=0)
+        return experts, gate, experts.any(axis=0) | gate
+
+    def _carried(self, problem: Problem, rows: Array, fitted: Any) -> tuple[Problem, SparseParams]:
+        """Some rows with the columns that a fit of others selected, and its parameters there.
+
+        Raises
+        ------
+        InferenceRefusedError
+            If a selected column does not vary in these rows, or they lack a class.
+        """
+        lost = lacks_class(problem, rows)
+        if lost is None and problem.classes is not None:
+            unseen = np.setdiff1d(problem.classes, fitted.classes_)
+            lost = unseen[0] if len(unseen) else None
+        if lost is not None:
+            raise InferenceRefusedError(
+                f"class {lost!r} is missing in one of the two parts of the rows; use another "
+                "random_state, or leave out classes of few rows"
+            )
+        used = [
+            columns[coef.reshape(-1, len(columns)).any(axis=0)]
+            for columns, coef in (
+                (fitted.frame_.expert_columns, fitted.coef_),
+                (fitted.frame_.gate_columns, fitted.gate_coef_),
+            )
+        ]
+        part = part_of(problem, rows, problem.seed, standardize=True, columns=(used[0], used[1]))
+        kept = part.frame.expert_columns, part.frame.gate_columns
+        dropped = np.setdiff1d(np.concatenate(used), np.concatenate(kept))
+        if len(dropped):
+            raise InferenceRefusedError(
+                f"the selected column {_names(problem)[dropped[0]]!r} does not vary in the rows "
+                "that estimate, so that they say nothing of it; use another random_state, or a "
+                "smaller fraction"
+            )
+        return part, _carried_params(part, fitted)
+
+
+def _carried_params(part: Problem, fitted: Any) -> SparseParams:
+    """Parameters of a fitted estimator on the scale of a problem of some of its columns."""
+    frame, (experts, gate) = part.frame, part.room_columns
+    at = np.searchsorted(fitted.frame_.expert_columns, frame.expert_columns)
+    gate_at = np.searchsorted(fitted.frame_.gate_columns, frame.gate_columns)
+    nominal = part.family.nominal
+    slopes = fitted.coef_[..., at] if nominal else fitted.coef_[:, None, at]
+    level = fitted.intercept_ if nominal else fitted.intercept_[:, None]
+    coef = np.zeros((*slopes.shape[:2], len(part.taken)))
+    coef[:, :, experts] = slopes * frame.expert_map.scale / part.unit
+    intercept = (level + slopes @ frame.expert_map.center - frame.loc) / part.unit
+    gate_slopes = fitted.gate_coef_[:, gate_at]
+    gate_coef = np.zeros((part.n_experts, len(part.taken)))
+    gate_coef[:, gate] = gate_slopes * frame.gate_map.scale
+    gate_intercept = fitted.gate_intercept_ + gate_slopes @ frame.gate_map.center
+    raw = fitted.frame_.raw(fitted.model_, fitted.theta_)
+    raw = {**raw, "coef": raw["coef"][..., at], "gate_coef": gate_slopes}
+    theta = frame.engine(part.model, raw)
+    shapes = {name: values for name, values in theta.expert.items() if name != "coef"}
+    return SparseParams(intercept, coef, gate_intercept, gate_coef, shapes)
+
+
+def lacks_class(problem: Problem, rows: Array) -> Any:
+    """Label of a class that none of the rows is of; None if there is none."""
+    if problem.classes is None:
+        return None
+    seen = np.isin(np.arange(len(problem.classes)), problem.data.given.y[rows])
+    return None if seen.all() else problem.classes[int(np.flatnonzero(~seen)[0])]
 
 
 def _taken(given: Given, rows: Array) -> Given:

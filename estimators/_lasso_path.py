@@ -21,7 +21,7 @@ from mixexperts.estimators._lasso_grid import (
     grid_arguments,
     point_rows,
 )
-from mixexperts.estimators._lasso_parts import all_responsibilities, matching
+from mixexperts.estimators._lasso_parts import Parts, all_responsibilities, matching
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -260,7 +260,7 @@ class Bar:
             self._bar.update(count)
 
 
-class LassoPathMixin:
+class LassoPathMixin(Parts):
     """The path of an estimator whose fits are those of one point."""
 
     alpha: float

@@ -115,6 +115,22 @@ class ActiveNewton:
         self._penalize(point, predictors, cuts, hessian, score)
         return self._tied(predictors, cuts, hessian, score)
 
+    def scores(self, point: Point, predictors: list[Predictor]) -> Array:
+        """Weighted scores (P, n) of the rows in what is free, without the penalty."""
+        family = self.problem.family
+        weights = _RowWeights(self.problem, point)
+        blocks: list[Array] = []
+        first: dict[int, int] = {}
+        for p in predictors:
+            block = self._design(p) * weights.slope(p)
+            if p.room == "shape" and family.free_shapes[p.part] in family.tied_shapes:
+                if p.part in first:  # one parameter of all experts
+                    blocks[first[p.part]] += block
+                    continue
+                first[p.part] = len(blocks)
+            blocks.append(block)
+        return np.vstack(blocks)
+
     def _design(self, predictor: Predictor) -> Array:
         columns = self.problem.XT[predictor.active]
         if not predictor.intercept:
