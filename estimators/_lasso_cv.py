@@ -107,6 +107,10 @@ class LassoCVBase(LassoBase):
         shared = {name: own[name] for name in names if name in own}
         return self._single(**shared).set_params(n_experts=n_experts)
 
+    def _checker(self) -> Any:
+        """An estimator that checks data as the fit does."""
+        return self._base(max(experts_range(self.n_experts)))
+
     def _choose(
         self,
         base: Any,

@@ -276,7 +276,7 @@ def point_rows(branch: Branch, ebic_gamma: float) -> list[dict[str, Any]]:
     return rows
 
 
-def coefficient_rows(branch: Branch, orders: Sequence[Array], point: int) -> list[dict[str, Any]]:
+def coefficient_rows(branch: Branch, orders: Sequence[Array], point: int) -> list[dict[str, Array]]:
     """Coefficients that are not zero, as columns of a table for each point of a branch.
 
     ``orders`` are the numbers of the experts at each point, ``point`` that of the first.
@@ -302,7 +302,7 @@ def coefficient_rows(branch: Branch, orders: Sequence[Array], point: int) -> lis
                 "gate_alpha": np.full(size, branch.gate_ratio * alpha),
                 "room": np.repeat(np.array(["expert", "gate"], dtype=object), [len(k), len(m)]),
                 "expert": np.concatenate([k, m]) + 1,
-                "class": np.concatenate([classes[c], np.full(len(m), None)]),
+                "class": np.concatenate([classes[c], np.full(len(m), None, dtype=object)]),
                 "term": np.concatenate([expert_terms[j], gate_terms[t]]),
                 "coef": np.concatenate([coef[k, c, j], gate[m, t]]),
             }

@@ -144,6 +144,13 @@ class Parts:
 
     standardize: bool
 
+    def _checker(self) -> Any:
+        """An estimator that checks data as the fit does."""
+        return self
+
+    def _row_numbers(self, problem: Problem) -> Array:
+        return row_numbers(problem)
+
     def _tracked(self, problem: Problem, fit: SparseFit) -> Array:
         """Responsibilities (n, K) of the rows of a fit, in the final order of its experts."""
         order = problem.order(fit, self.gate_coding)  # type: ignore[attr-defined]
@@ -184,8 +191,17 @@ class Parts:
         Raises
         ------
         InferenceRefusedError
-            If a selected column does not vary in these rows.
+            If a selected column does not vary in these rows, or they lack a class.
         """
+        lost = lacks_class(problem, rows)
+        if lost is None and problem.classes is not None:
+            unseen = np.setdiff1d(problem.classes, fitted.classes_)
+            lost = unseen[0] if len(unseen) else None
+        if lost is not None:
+            raise InferenceRefusedError(
+                f"class {lost!r} is missing in one of the two parts of the rows; use another "
+                "random_state, or leave out classes of few rows"
+            )
         used = [
             columns[coef.reshape(-1, len(columns)).any(axis=0)]
             for columns, coef in (
@@ -195,11 +211,11 @@ class Parts:
         ]
         part = part_of(problem, rows, problem.seed, standardize=True, columns=(used[0], used[1]))
         kept = part.frame.expert_columns, part.frame.gate_columns
-        lost = np.setdiff1d(np.concatenate(used), np.concatenate(kept))
-        if len(lost):
+        dropped = np.setdiff1d(np.concatenate(used), np.concatenate(kept))
+        if len(dropped):
             raise InferenceRefusedError(
-                f"the selected column {_names(problem)[lost[0]]!r} does not vary in the rows that "
-                "were held back, so that they say nothing of it; use another random_state, or a "
+                f"the selected column {_names(problem)[dropped[0]]!r} does not vary in the rows "
+                "that estimate, so that they say nothing of it; use another random_state, or a "
                 "smaller fraction"
             )
         return part, _carried_params(part, fitted)

@@ -192,16 +192,14 @@ def assembled(
 
     places = list(anchors) or [None] * len(branches)
     rows: list[dict[str, Any]] = []
-    parts: list[Any] = []
+    parts: list[dict[str, Array]] = []
     orders = []
     for branch, anchor in zip(branches, places, strict=True):
         own = tracked(branch, len(branch.fits) - 1 if anchor is None else anchor, est.gate_coding)
-        parts += [pd.DataFrame(part) for part in coefficient_rows(branch, own, len(rows))]
+        parts += coefficient_rows(branch, own, len(rows))
         rows += point_rows(branch, ebic_gamma)
         orders.append(own)
-    # Points without slopes have no rows, and no types either.
-    filled = [part for part in parts if len(part)] or parts[:1]
-    frame = pd.concat(filled, ignore_index=True)
+    frame = pd.DataFrame({name: np.concatenate([p[name] for p in parts]) for name in parts[0]})
     table = pd.DataFrame(rows, index=pd.RangeIndex(len(rows), name="point"))
     largest = max(branch.alpha_max for branch in branches)
     return LassoPath(frame, table, largest, ebic_gamma, est, tuple(branches), tuple(orders))

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     )
     from mixexperts.inference.adapt import Adaptation, adapt_experts
     from mixexperts.inference.selection import Selection, select
+    from mixexperts.inference.splitting import SampleSplit, sample_splitting
+    from mixexperts.inference.stability import StabilitySelection, stability_selection
     from mixexperts.io import load
     from mixexperts.predictive import Predictive
     from mixexperts.predictive_multi import MultivariatePredictive
@@ -51,11 +53,15 @@ _NAMES = {
     "MoEResults": "mixexperts.results",
     "MultivariatePredictive": "mixexperts.predictive_multi",
     "Predictive": "mixexperts.predictive",
+    "SampleSplit": "mixexperts.inference.splitting",
     "Selection": "mixexperts.inference.selection",
+    "StabilitySelection": "mixexperts.inference.stability",
     "adapt_experts": "mixexperts.inference.adapt",
     "load": "mixexperts.io",
     "moe": "mixexperts.api",
+    "sample_splitting": "mixexperts.inference.splitting",
     "select": "mixexperts.inference.selection",
+    "stability_selection": "mixexperts.inference.stability",
 }
 _ROOMS = (
     "datasets", "em", "errors", "estimators", "experts", "gates", "penalties", "plots", "sources",
@@ -73,7 +79,9 @@ __all__ = [
     "MoEResults",
     "MultivariatePredictive",
     "Predictive",
+    "SampleSplit",
     "Selection",
+    "StabilitySelection",
     "__version__",
     "adapt_experts",
     "datasets",
@@ -86,8 +94,10 @@ __all__ = [
     "moe",
     "penalties",
     "plots",
+    "sample_splitting",
     "select",
     "sources",
+    "stability_selection",
     "theory",
 ]
 

@@ -220,7 +220,7 @@ def stability_selection(
     n_parts, pairs = _checked(n_subsamples, fraction, pairs)
     from sklearn.base import clone
 
-    whole = clone(est).set_params(random_state=_seed(random_state), warm_start=False)
+    whole = clone(est).set_params(random_state=seed_of(random_state), warm_start=False)
     problem = whole._problem(X, y, sample_weight, offset)
     size = round(fraction * problem.data.n_rows)
     if size < max(2, problem.n_experts) or size >= problem.data.n_rows:
@@ -279,9 +279,20 @@ def single(est: Any) -> Any:
 
         check_is_fitted(est, "best_estimator_")
         return est.best_estimator_
-    if not (hasattr(est, "_penalty") and hasattr(est, "gate_alpha")):
+    return lassos(est)
+
+
+def lassos(est: Any) -> Any:
+    """The estimator itself.
+
+    Raises
+    ------
+    TypeError
+        If it is no penalised estimator.
+    """
+    if not (hasattr(est, "_checker") and hasattr(est, "l1_ratio")):
         raise TypeError(
-            "est must be a LassoMoERegressor, a LassoMoEClassifier or a fitted ...CV, got "
+            "est must be a LassoMoERegressor, a LassoMoEClassifier or one of their ...CV, got "
             f"{type(est).__name__}"
         )
     return est
@@ -312,7 +323,8 @@ def _checked_threshold(threshold: Any) -> None:
         raise ValueError(f"threshold must lie in (0.5, 1], got {threshold!r}")
 
 
-def _seed(random_state: Any) -> int:
+def seed_of(random_state: Any) -> int:
+    """An integer seed of what scikit-learn takes as ``random_state``."""
     from mixexperts._arguments import generator
 
     if isinstance(random_state, int | np.integer) and not isinstance(random_state, bool):

@@ -12,6 +12,12 @@ from mixexperts.penalties._shapes import times
 _ITERATIONS = 100
 
 
+def _flat(coef: Array) -> Array:
+    """Coefficients (K, L, p) as rows (K L, p), also where there is no column."""
+    flat: Array = coef.reshape(coef.shape[0] * coef.shape[1], coef.shape[2])
+    return flat
+
+
 @dataclass(frozen=True)
 class Blocks:
     """Coefficients of both rooms as rows of one matrix (rows, p), columns in groups.
@@ -34,13 +40,13 @@ class Blocks:
     def of(cls, labels: Array, scale: Array, gate_scale: Array, l1_ratio: float) -> Blocks:
         """Blocks with a strength of ``l1_ratio`` times the root of the number of columns."""
         n_columns = np.bincount(labels)
-        joined = np.concatenate([scale.reshape(-1, scale.shape[-1]), gate_scale])
+        joined = np.concatenate([_flat(scale), gate_scale])
         return cls(labels, joined, l1_ratio * np.sqrt(n_columns))
 
     @staticmethod
     def join(coef: Array, gate_coef: Array) -> Array:
         """One matrix (K L + K, p) of both rooms."""
-        return np.concatenate([coef.reshape(-1, coef.shape[-1]), gate_coef])
+        return np.concatenate([_flat(coef), gate_coef])
 
     @staticmethod
     def split(matrix: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:

@@ -354,11 +354,18 @@ def family_of(expert: Expert, n_columns: int = 1) -> Family:
         return LinearFamily(expert, as_linear(expert, "a penalised fit"))
     if isinstance(expert, GLM):
         return LinkedFamily(expert)
-    if isinstance(expert, LinearExpert) and not expert.truncates and expert.degree == 1:
-        if type(expert).curves is not LinearExpert.curves:
-            return LinearFamily(expert, expert)
+    if _is_plain(expert):
+        assert isinstance(expert, LinearExpert)
+        return LinearFamily(expert, expert)
     raise UnsupportedCombinationError(
         f"{expert.name!r} experts cannot be fitted with sparse penalties: they need one linear "
         "predictor with second derivatives, or one per class; use 'gaussian', 'poisson', "
         "'binomial', 'multinomial', 'gamma', 'negative_binomial', 'student_t' or the like"
     )
+
+
+def _is_plain(expert: Expert) -> bool:
+    """Whether a family is elementwise functions of one predictor, with second derivatives."""
+    if not isinstance(expert, LinearExpert) or expert.truncates or expert.degree != 1:
+        return False
+    return type(expert).curves is not LinearExpert.curves

@@ -115,13 +115,21 @@ class Pull:
     def distances(
         self, params: SparseParams, slope: Array, gate_slope: Array
     ) -> tuple[Array, Array]:
-        """Distances of gradients, per unit of weight, from the subdifferential."""
+        """Distances of gradients, per unit of weight, from the subdifferential.
+
+        Entries of columns that a room may not use mean nothing.
+        """
+        slope, gate_slope = slope.copy(), gate_slope.copy()
         if self.penalty.kind == "lasso":
             l1, gate_l1, l2, gate_l2 = self.thresholds(params)
             return (
                 _distance(slope, params.coef, l1, l2) / self.total,
                 _distance(gate_slope, params.gate_coef, gate_l1, gate_l2) / self.total,
             )
+        # blocks hold columns that a room may not use: there they have no say
+        for mask, part in zip(self.masks, (slope, gate_slope), strict=True):
+            if mask is not None:
+                part[..., ~mask] = 0.0
         unit = self.units(params)
         expert, gate = self.penalty.subgradient_distance(
             slope / unit / self.total, self.seen(params), gate_slope / self.total, params.gate_coef
