@@ -11,7 +11,7 @@ from mixexperts.em.sparse.fit import null_fit, run_starts
 from mixexperts.em.sparse.problem import Problem
 from mixexperts.em.sparse.rows import SparseParams, SparseRows
 from mixexperts.em.sparse.solver import SparseFit, solve
-from mixexperts.em.sparse.starts import AUTO, initial_params
+from mixexperts.em.sparse.starts import initial_params, named_starts
 from mixexperts.experts.base import Expert
 from mixexperts.penalties.sparse import SparsePenalty
 
@@ -112,13 +112,9 @@ def _contest(
     if starts is not None:
         given = [(start, "parameters") for start in starts]
     else:
-        kinds = AUTO if init == "auto" else (init,)
         given = [
-            (
-                initial_params(problem, kinds[j % len(kinds)], j // len(kinds), seed),
-                kinds[j % len(kinds)],
-            )
-            for j in range(n_init)
+            (initial_params(problem, kind, index, seed), kind)
+            for kind, index in named_starts(init, n_init)
         ]
     fits = [fit, *run_starts(problem, given, tol, max_iter)]
     done = [f for f in fits if f.status != "screened"]
