@@ -61,6 +61,7 @@ class LassoCVBase(LassoBase):
         alphas = None if self.alphas is None else given_alphas(self.alphas)
         base = self._base(max(values))
         problem = base._problem(X, y, sample_weight, offset)
+        base = base._settled(problem)
         grid = grid_arguments(self.n_alphas, self.alpha_min_ratio, problem)
         folds = make_folds(self.cv, problem, X, y) if self.criterion == "cv" else None
         # One expert has a gate without coefficients: all ratios are the same.

@@ -86,7 +86,7 @@ def largest_alpha(est: Any, problem: Problem, gate_ratio: float) -> float:
         seed=problem.seed,
     )
     expert, gate = alpha_max(problem.family, problem.rows, null, penalty)
-    return max(expert / problem.unit, gate / gate_ratio)
+    return max(expert / float(est._unit(problem)), gate / gate_ratio)
 
 
 def alpha_grid(largest: float, n_alphas: int, ratio: float) -> Array:

@@ -148,6 +148,17 @@ class Parts:
         """An estimator that checks data as the fit does."""
         return self
 
+    def _settled(self, problem: Problem) -> Any:
+        """The estimator with the form of penalty of all rows, whatever part of them it is given."""
+        est: Any = self
+        return est.set_params(**self._form(problem))
+
+    def _form(self, problem: Problem) -> dict[str, bool]:
+        est: Any = self
+        if "by_scale" not in est.get_params(deep=False) or est.by_scale != "auto":
+            return {}
+        return {"by_scale": est._is_by_scale(problem)}
+
     def _row_numbers(self, problem: Problem) -> Array:
         return row_numbers(problem)
 

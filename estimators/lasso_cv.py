@@ -47,8 +47,9 @@ class LassoMoERegressorCV(Regression, LassoCVBase):
         rows) whose mean score lies within one standard error of the best.
     l1_ratio, penalty, concavity, penalty_weights, gate_penalty_weights, groups
         As in :class:`LassoMoERegressor`. Of the adaptive lasso ``alpha`` is that of pilot and fit.
-    standardize, gate_coding, expert, expert_features, gate_features
-        As in :class:`LassoMoERegressor`. Columns are standardised in each fold anew.
+    standardize, by_scale, gate_coding, expert, expert_features, gate_features
+        As in :class:`LassoMoERegressor`. Columns are standardised in each fold anew; ``"auto"``
+        goes by all rows.
     init : str, default="auto"
         Kind of starts that compete along the path. Every fold makes starts of its own, so that no
         fit has seen the rows that judge it.
@@ -135,6 +136,7 @@ class LassoMoERegressorCV(Regression, LassoCVBase):
         gate_penalty_weights: Any = None,
         groups: Any = None,
         standardize: bool = True,
+        by_scale: bool | str = "auto",
         gate_coding: str = "symmetric",
         expert: Any = "gaussian",
         expert_features: Any = None,
@@ -164,6 +166,7 @@ class LassoMoERegressorCV(Regression, LassoCVBase):
         self.gate_penalty_weights = gate_penalty_weights
         self.groups = groups
         self.standardize = standardize
+        self.by_scale = by_scale
         self.gate_coding = gate_coding
         self.expert = expert
         self.expert_features = expert_features

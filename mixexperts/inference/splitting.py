@@ -186,7 +186,9 @@ def sample_splitting(
     order = keyed_rng(seed_of(random_state), "split", 0).permutation(n)
     size = round(share * n)
     first, second = np.sort(order[:size]), np.sort(order[size:])
-    fitted = _selected(clone(est), X, y, sample_weight, offset, first)
+    fitted = _selected(
+        clone(est).set_params(**checker._form(whole)), X, y, sample_weight, offset, first
+    )
     numbers = checker._row_numbers(whole)[second]
     numbers = numbers[numbers >= 0]
     if not len(numbers):

@@ -222,6 +222,7 @@ def stability_selection(
 
     whole = clone(est).set_params(random_state=seed_of(random_state), warm_start=False)
     problem = whole._problem(X, y, sample_weight, offset)
+    whole = whole._settled(problem)
     size = round(fraction * problem.data.n_rows)
     if size < max(2, problem.n_experts) or size >= problem.data.n_rows:
         raise ValueError(
@@ -254,7 +255,7 @@ def stability_selection(
     return StabilitySelection(
         support.mean(axis=0),
         frame,
-        whole.set_params(random_state=est.random_state),
+        whole,
         float(support.sum(axis=1).mean()),
         n_parts,
         len(used),
