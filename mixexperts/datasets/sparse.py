@@ -141,9 +141,10 @@ def make_wide_moe(
     n_active: int = 5,
     n_gate_active: int = 2,
     signal: float = 2.0,
-    gate_signal: float = 2.0,
+    gate_signal: float = 3.0,
+    level: float = 5.0,
     noise: float = 1.0,
-    correlation: float = 0.5,
+    correlation: float = 0.0,
     random_state: RandomState = None,
 ) -> tuple[FloatArray, FloatArray, MoETruth]:
     """Draw a sample with far more columns than rows, few of which matter.
@@ -151,7 +152,7 @@ def make_wide_moe(
     Each Gaussian expert has `n_active` slopes of size `signal` and random sign, at columns of
     its own; each free row of the softmax gate has `n_gate_active` of size `gate_signal`, at
     columns that no expert uses. All these columns are drawn at random among the p, which are
-    normal, with correlation ``correlation ** |j - l|`` of columns j and l. Intercepts are zero.
+    normal, with correlation ``correlation ** |j - l|`` of columns j and l.
 
     Parameters
     ----------
@@ -167,11 +168,14 @@ def make_wide_moe(
         Number of columns of each row of the gate but the last, which is zero.
     signal : float, default 2.0
         Size of the experts' slopes.
-    gate_signal : float, default 2.0
+    gate_signal : float, default 3.0
         Size of the gate's slopes.
+    level : float, default 5.0
+        Intercepts are spread evenly from ``-level`` to ``level``; with zero, experts can be told
+        apart by their slopes alone.
     noise : float, default 1.0
         Standard deviation of every expert.
-    correlation : float, default 0.5
+    correlation : float, default 0.0
         Of neighbouring columns, between -1 and 1.
     random_state : int, numpy Generator or RandomState, optional
         Seed. The same seed and arguments give the same sample.
@@ -200,6 +204,7 @@ def make_wide_moe(
     check_number("noise", noise, positive=True)
     check_number("signal", signal)
     check_number("gate_signal", gate_signal)
+    check_number("level", level)
     n, p = _sizes(n_samples, n_features)
     counts = shape_of(
         {}, {name: (name, value, 1) for name, value in
@@ -222,10 +227,11 @@ def make_wide_moe(
     gate_slopes[np.repeat(np.arange(k - 1), gate_active), gates] = gate_signal * signs[k * active :]
     rows = _neighbours_correlated(rng_x, n, p, correlation)
     labels = draw_labels(rng_labels, rows @ gate_slopes.T)
-    chosen = np.sum(rows * slopes[labels], axis=1)
+    levels = level * np.linspace(-1.0, 1.0, k) if k > 1 else np.zeros(1)
+    chosen = np.sum(rows * slopes[labels], axis=1) + levels[labels]
     truth = MoETruth(
         coef=slopes,
-        intercept=np.zeros(k),
+        intercept=levels,
         scale=np.full(k, float(noise)),
         gate_coef=gate_slopes,
         gate_intercept=np.zeros(k),

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/run.py [--quick] [--only PARTS]
 
-Parts: passes, optimum, slow, gates, families, growth, memory, small.
+Parts: passes, optimum, slow, gates, families, lasso, growth, memory, small.
 
 Prints Markdown tables. Ratios are what counts: both sides of each are measured in this run. R's
 flexmix and mclust are measured where Rscript finds them.
@@ -25,6 +25,7 @@ import numpy as np
 import peers
 from common import best_of, floor_seconds, init_of, machine_floor, problem, table
 from families import families
+from lasso import lasso
 from naive_em import naive_em, naive_pass
 from threadpoolctl import threadpool_limits
 
@@ -253,6 +254,7 @@ def main():
         "slow": slow_suite,
         "gates": lambda: gaussian_gate(n),
         "families": lambda: families(n // 10),
+        "lasso": lambda: lasso(("fits",) if arguments.quick else ("fits", "path", "wide")),
         "growth": lambda: growth(n),
         "memory": lambda: memory(n),
         "small": small,

@@ -72,6 +72,8 @@ def test_columns_of_the_wide_design_are_apart():
     assert set(np.abs(truth.gate_coef[truth.gate_coef != 0])) == {0.7}
     residual = y - truth.expert_means(X)[np.arange(30), truth.labels]
     assert abs(residual.mean()) < STANDARD_ERRORS / math.sqrt(30)
+    assert truth.intercept.tolist() == [-5.0, 0.0, 5.0]
+    assert make_wide_moe(9, n_experts=1, random_state=0)[2].intercept.tolist() == [0.0]
     other = make_wide_moe(30, 400, n_experts=3, noise=2.0, random_state=5)
     assert_array_equal(other[0], X)
     assert_array_equal(other[2].coef != 0, truth.coef != 0)
@@ -114,6 +116,7 @@ def test_seeds_reproduce(make):
         (make_wide_moe, {"n_active": 1.5}, "n_active: found 1.5"),
         (make_wide_moe, {"signal": math.inf}, "signal: found inf"),
         (make_wide_moe, {"gate_signal": -1.0}, "gate_signal: found -1.0"),
+        (make_wide_moe, {"level": math.nan}, "level: found nan"),
         (make_wide_moe, {"correlation": -1.5}, "correlation: found -1.5"),
     ],
 )

@@ -26,7 +26,7 @@ _PIVOT_RATIO = 1e-11
 
 
 def _newton_step(hessian: Array, score: Array, radius: float) -> NewtonStep | None:
-    """The step of a definite Hessian, if it lies in the region: by far the cheaper case."""
+    """The step of a definite Hessian, cut at the border of the region; None if not definite."""
     diagonal = np.diagonal(hessian)
     if not (diagonal > 0.0).all():
         return None
@@ -36,9 +36,9 @@ def _newton_step(hessian: Array, score: Array, radius: float) -> NewtonStep | No
         return None
     along = dpotrs(factor, score / size, lower=1)[0]
     length = float(np.sqrt(along @ along))
-    if length > radius:
-        return None
-    return NewtonStep(along / size, 0.5 * float(along @ (score / size)), length)
+    slope = float(along @ (score / size))
+    share = min(1.0, radius / length) if length > 0.0 else 1.0
+    return NewtonStep(share * along / size, share * (1.0 - 0.5 * share) * slope, share * length)
 
 
 class ActiveNewton:
@@ -58,6 +58,7 @@ class ActiveNewton:
         hessian, score = self.system(point, predictors)
         if not (np.isfinite(hessian).all() and np.isfinite(score).all()):
             return None
+        self._pin(predictors, hessian)
         if not self.radius:
             self.radius = _RADIUS * np.sqrt(problem.total)
         step = _newton_step(hessian, score, self.radius)
@@ -145,6 +146,35 @@ class ActiveNewton:
         gradient, second = self.problem.pull.derivatives(point.params, predictors, cuts, part)
         score -= gradient
         hessian += second
+
+    def _pin(self, predictors: list[Predictor], hessian: Array) -> None:
+        """Hold the common shift of a softmax's rows, which no likelihood sees.
+
+        A column whose coefficients are all free makes the Hessian singular along it. There is no
+        slope in that direction at rows that are centred, so that what is added changes no step.
+        """
+        L = self.problem.family.n_predictors
+        rooms: dict[tuple[str, int], list[tuple[int, Predictor]]] = {}
+        at = 0
+        for p in predictors:
+            if p.room == "gate" or (p.room == "expert" and L > 1):
+                key = (p.room, 0 if p.room == "gate" else p.expert)
+                rooms.setdefault(key, []).append((at + p.intercept, p))
+            at += len(p.active) + p.intercept
+        for (room, _), rows in rooms.items():
+            if len(rows) < (self.problem.n_experts if room == "gate" else L):
+                continue
+            common = rows[0][1].active
+            for _, p in rows[1:]:
+                common = np.intersect1d(common, p.active, assume_unique=True)
+            if not len(common):
+                continue
+            places = [first + np.searchsorted(p.active, common) for first, p in rows]
+            size = np.mean([hessian[place, place] for place in places], axis=0)
+            size = np.maximum(np.abs(size), 1e-6 * np.abs(np.diagonal(hessian)).max())
+            for left in places:
+                for right in places:
+                    hessian[left, right] += size
 
     def _tied(
         self, predictors: list[Predictor], cuts: Array, hessian: Array, score: Array
