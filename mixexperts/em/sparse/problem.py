@@ -104,7 +104,8 @@ class Problem:
         family = family_of(expert, 1 if rows.y.ndim == 1 else rows.y.shape[1])
         if penalty.by_scale and not isinstance(family, GaussianFamily):
             raise UnsupportedCombinationError(
-                f"a penalty by scale is for Gaussian experts, got {expert.name!r}; use by_scale=False"
+                f"a penalty by scale is for Gaussian experts, got {expert.name!r}; use "
+                "by_scale=False"
             )
         return cls(family, rows, n_experts, penalty, rows.columns)
 

@@ -114,6 +114,7 @@ def climb(problem: Problem, point: Point, tol: float, budget: Budget) -> tuple[P
         if violation <= _LESS * least:
             stalled, least = 0, violation
         if stalled >= _PATIENCE:
+            newton = ActiveNewton(problem)  # whose region earlier failures do not narrow
             point, done = _newton_run(problem, newton, point, tol, budget)
             if not done:
                 return point, "monotonicity_lost"
