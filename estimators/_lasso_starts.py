@@ -11,9 +11,9 @@ from mixexperts.em.init import keyed_rng, split_rows, theta_from_responsibilitie
 from mixexperts.em.sparse import SparseParams
 from mixexperts.em.sparse.problem import Problem as Solver
 from mixexperts.em.sparse.starts import (
-    AUTO,
     from_responsibilities,
     initial_params,
+    named_starts,
     screened_columns,
 )
 from mixexperts.estimators._lasso_problem import Problem, centred, seen_theta
@@ -66,10 +66,7 @@ def given_starts(
 
 def named_kinds(name: str, n_experts: int, n_init: int) -> list[tuple[str, int]]:
     """Kinds of starts and their numbers; ``"auto"`` takes kinds in turn."""
-    if n_experts == 1:
-        return [("single", 0)]
-    kinds = AUTO if name == "auto" else (name,)
-    return [(kinds[i % len(kinds)], i // len(kinds)) for i in range(n_init)]
+    return [("single", 0)] if n_experts == 1 else named_starts(name, n_init)
 
 
 def _start(item: Any, problem: Problem, solver: Solver) -> tuple[str, SparseParams]:

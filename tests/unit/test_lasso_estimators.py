@@ -200,7 +200,7 @@ def test_a_penalty_by_scale_is_bounded():
     assert est.support_[0]
     assert est.scale_[0] > 0.1
     with pytest.warns(DegenerateFitWarning, match="scale at the floor"):
-        regressor(n_experts=1, alpha=0.1).fit(wide, y)
+        regressor(n_experts=1, alpha=0.1, by_scale=False).fit(wide, y)
 
 
 def test_alpha_max_is_where_slopes_begin():

@@ -11,7 +11,7 @@ from mixexperts._batch import Array
 from mixexperts.em.sparse.problem import Problem
 from mixexperts.em.sparse.rows import SparseParams, SparseRows
 from mixexperts.em.sparse.solver import SparseFit, finished, relabelled, solve
-from mixexperts.em.sparse.starts import AUTO, initial_params
+from mixexperts.em.sparse.starts import initial_params, named_starts
 from mixexperts.experts.base import Expert
 from mixexperts.penalties.sparse import Room, SparsePenalty
 
@@ -80,7 +80,7 @@ def fit_sparse(
         Where to start; None makes ``n_init`` starts of the kind ``init``.
     n_init : int, default=10
     init : str, default="auto"
-        A kind of :mod:`mixexperts.em.init`; ``"auto"`` takes four kinds in turn.
+        A kind of :mod:`mixexperts.em.init`; ``"auto"`` takes five kinds in turn.
     tol : float, default=1e-7
         Largest distance of the gradient per unit of weight from the subdifferential.
     max_iter : int, default=1000
@@ -115,8 +115,7 @@ def _made(
 ) -> Sequence[tuple[SparseParams, str]]:
     if problem.n_experts == 1:
         return [(initial_params(problem, "single", 0, seed), "single")]
-    kinds = AUTO if init == "auto" else (init,)
-    named = [(kinds[i % len(kinds)], i // len(kinds)) for i in range(n_init)]
+    named = named_starts(init, n_init)
     return [(initial_params(problem, kind, index, seed), kind) for kind, index in named]
 
 

@@ -11,15 +11,19 @@ from mixexperts.em.sparse.fit import null_fit, run_starts
 from mixexperts.em.sparse.problem import Problem
 from mixexperts.em.sparse.rows import SparseParams, SparseRows
 from mixexperts.em.sparse.solver import SparseFit, solve
-from mixexperts.em.sparse.starts import AUTO, initial_params
+from mixexperts.em.sparse.starts import initial_params, named_starts
 from mixexperts.experts.base import Expert
 from mixexperts.penalties.sparse import SparsePenalty
 
-# Where along the path, as shares of its points, starts of their own are made.
-_ANCHORS = (0.3, 0.6)
-# A run from the other side goes on only if this far, per unit of weight, it is not behind.
-_ROUGH = 1e-2
-_BEHIND = 1e-3
+# Along the path, at so many points evenly spaced, starts of their own compete; each time a part
+# of the kinds of starts.
+_ANCHORS = 8
+_PARTS = 2
+# Runs from the other side are compared at this violation, and left where they are this far behind
+# per unit of weight, or behind at all at so many points in turn.
+_ROUGH = 2e-3
+_BEHIND = 0.05
+_MISSES = 3
 _TIE = 1e-8
 
 
@@ -82,14 +86,17 @@ def _forward(
     seed: int,
     progress: object | None,
 ) -> list[SparseFit]:
-    anchors = {int(share * (len(problems) - 1)) for share in _ANCHORS} | {len(problems) // 8}
+    every = max(1, len(problems) // _ANCHORS)
     fits: list[SparseFit] = []
     params, previous = null.params, None
     for i, problem in enumerate(problems):
         likely = _strong(problem, params, previous)
         fit = solve(problem, params, tol=tol, max_iter=max_iter, kind="path", likely=likely)
-        if problem.n_experts > 1 and (i in anchors or not fit.sound):
-            fit = _contest(problem, fit, starts, n_init, init, tol, max_iter, seed)
+        if problem.n_experts > 1 and (i % every == every // 2 or not fit.sound):
+            given = (
+                starts if starts is not None else named_starts(init, n_init)[i % _PARTS :: _PARTS]
+            )
+            fit = _contest(problem, fit, given, tol, max_iter, seed)
         fits.append(fit)
         if fit.sound:
             params, previous = fit.params, problem
@@ -101,25 +108,18 @@ def _forward(
 def _contest(
     problem: Problem,
     fit: SparseFit,
-    starts: Sequence[SparseParams] | None,
-    n_init: int,
-    init: str,
+    starts: Sequence[SparseParams | tuple[str, int]],
     tol: float,
     max_iter: int,
     seed: int,
 ) -> SparseFit:
-    """The better of a fit and of runs from starts of their own."""
-    if starts is not None:
-        given = [(start, "parameters") for start in starts]
-    else:
-        kinds = AUTO if init == "auto" else (init,)
-        given = [
-            (
-                initial_params(problem, kinds[j % len(kinds)], j // len(kinds), seed),
-                kinds[j % len(kinds)],
-            )
-            for j in range(n_init)
-        ]
+    """The better of a fit and of runs from starts of their own: parameters, or kinds to make."""
+    given = [
+        (start, "parameters")
+        if isinstance(start, SparseParams)
+        else (initial_params(problem, *start, seed), start[0])
+        for start in starts
+    ]
     fits = [fit, *run_starts(problem, given, tol, max_iter)]
     done = [f for f in fits if f.status != "screened"]
     best = max(done, key=lambda f: f.rank)
@@ -135,19 +135,28 @@ def _no_better(other: SparseFit, fit: SparseFit) -> bool:
 def _backward(
     problems: Sequence[Problem], fits: list[SparseFit], tol: float, max_iter: int
 ) -> None:
-    """Each point once more from its weaker neighbour, where that leads higher."""
+    """Each point once more from its weaker neighbour, where that leads higher.
+
+    The run from below is led on past some points at which it is behind: it may be the better one
+    further up.
+    """
+    start, misses = fits[-1].params, 0
     for i in range(len(problems) - 2, -1, -1):
-        start = fits[i + 1].params
-        problem = problems[i]
+        problem, here = problems[i], fits[i]
         rough = solve(problem, start, tol=_ROUGH, max_iter=max_iter, kind="path")
-        behind = rough.objective < fits[i].objective - _BEHIND * problem.total
-        if not rough.sound or behind:
+        lead = rough.objective - here.objective
+        if rough.sound and abs(lead) <= 1e-6 * problem.total and here.sound:
+            start, misses = here.params, 0
             continue
-        if abs(rough.objective - fits[i].objective) <= 1e-6 * problem.total and fits[i].sound:
-            continue
-        fit = solve(problem, rough.params, tol=tol, max_iter=max_iter, kind="path")
-        if fit.sound and not _no_better(fit, fits[i]):
-            fits[i] = fit
+        if rough.sound and (lead > -_ROUGH * problem.total or not here.sound):
+            fit = solve(problem, rough.params, tol=tol, max_iter=max_iter, kind="path")
+            if fit.sound and not _no_better(fit, here):
+                fits[i], start, misses = fit, fit.params, 0
+                continue
+        misses += 1
+        start = rough.params
+        if not rough.sound or lead < -_BEHIND * problem.total or misses > _MISSES:
+            start, misses = here.params, 0
 
 
 def _strong(problem: Problem, params: SparseParams, previous: Problem | None) -> Array:

@@ -26,6 +26,8 @@ _NOISE = 1e-10
 _BETTER = 0.3
 # Steps without a rise after which a run ends, unless the gradient falls to this share.
 _PATIENCE = 10
+# A run that ends with such a gradient per unit of weight is on its way to where there is no bound.
+_RUNAWAY = 1.0
 _LESS = 0.8
 # Columns taken in at a time: at least this many, and as many as there are.
 _LEAST_NEW = 16
@@ -255,6 +257,8 @@ def _finished(
         level = (point.resp * point.terms.mean) @ problem.rows.weight / mass
     violation = problem.violation(point) if point.ok else float("nan")
     flags = health(problem, point, mass) if point.ok else ()
+    if point.ok and status == "max_iter" and violation > _RUNAWAY:
+        flags += (f"the objective still rises with a gradient of {violation:.3g} per row",)
     if flags and status in ("converged", "max_iter"):
         status = "degenerate"
     return SparseFit(

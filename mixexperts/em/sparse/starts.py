@@ -16,13 +16,23 @@ from mixexperts.experts.multinomial import Multinomial
 from mixexperts.gates.softmax import Softmax
 from mixexperts.kernels.numpy_ import e_step
 
-#: The kinds that ``init="auto"`` runs through, in turn.
-AUTO = ("kmeans", "residual", "elemental", "random")
+#: The kinds that ``init="auto"`` runs through, in turn; the dearest stands there once.
+AUTO = (
+    "kmeans", "residual", "small_em", "elemental", "random",
+    "kmeans", "residual", "elemental", "random", "elemental",
+)  # fmt: skip
 # Columns that starts look at: those most correlated with the response.
 _SEEN = 6
 # Starts that draw their columns take them from as many of the best.
 _DRAWN_FROM = 40
 _ROUNDS = 2
+
+
+def named_starts(init: str, n_init: int) -> list[tuple[str, int]]:
+    """Kinds of ``n_init`` starts, and of each the number among its kind."""
+    kinds = AUTO if init == "auto" else (init,)
+    chosen = [kinds[i % len(kinds)] for i in range(n_init)]
+    return [(kind, chosen[:i].count(kind)) for i, kind in enumerate(chosen)]
 
 
 def initial_params(problem: Problem, kind: str, index: int, seed: int) -> SparseParams:
