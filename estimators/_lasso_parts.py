@@ -259,7 +259,10 @@ def lacks_class(problem: Problem, rows: Array) -> Any:
     if problem.classes is None:
         return None
     seen = np.isin(np.arange(len(problem.classes)), problem.data.given.y[rows])
-    return None if seen.all() else problem.classes[int(np.flatnonzero(~seen)[0])]
+    if seen.all():
+        return None
+    label = problem.classes[int(np.flatnonzero(~seen)[0])]
+    return label.item() if isinstance(label, np.generic) else label
 
 
 def _taken(given: Given, rows: Array) -> Given:

@@ -199,7 +199,9 @@ def assembled(
         parts += coefficient_rows(branch, own, len(rows))
         rows += point_rows(branch, ebic_gamma)
         orders.append(own)
-    frame = pd.DataFrame({name: np.concatenate([p[name] for p in parts]) for name in parts[0]})
+    columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    # Labels may be of any kind, and None is no missing one.
+    frame = pd.DataFrame({**columns, "class": pd.Series(columns["class"], dtype=object)})
     table = pd.DataFrame(rows, index=pd.RangeIndex(len(rows), name="point"))
     largest = max(branch.alpha_max for branch in branches)
     return LassoPath(frame, table, largest, ebic_gamma, est, tuple(branches), tuple(orders))

@@ -374,7 +374,7 @@ def _table(rows: list[dict[str, Any]], covariance: Array, level: float) -> Any:
     columns = ("room", "expert", "class", "term", "coef")
     table = pd.DataFrame({name: [row[name] for row in rows] for name in columns[:2]})
     for name in columns[2:4]:  # None beside labels of any kind
-        table[name] = np.array([row[name] for row in rows] + [None], dtype=object)[:-1]
+        table[name] = pd.Series([row[name] for row in rows], dtype=object)
     table["coef"] = [row["coef"] for row in rows]
     error = np.sqrt(np.diagonal(covariance))
     table["std_err"] = error

@@ -56,14 +56,14 @@ def path_frame(
     values = np.zeros((len(keys), len(table)))
     line = [number[key] for key in rows]
     values[line, table.index.get_indexer(own["point"])] = own["coef"]
-    columns = {
+    columns: dict[str, Any] = {
         "point": np.tile(table.index, len(keys)),
         "alpha": np.tile(table["alpha"], len(keys)),
         "sound": np.tile(table["status"].isin(SOUND), len(keys)),
     }
     for i, name in enumerate(_KEYS):  # objects: classes may be None
-        entries = np.array([*(key[i] for key in keys), None], dtype=object)[:-1]
-        columns[name] = np.repeat(entries, len(table))
+        entries = [key[i] for key in keys for _ in range(len(table))]
+        columns[name] = pd.Series(entries, dtype=object)
     result = pd.DataFrame({**columns, "coef": values.ravel()})
     result["expert"] = result["expert"].astype(int)
     result.attrs = {
