@@ -165,7 +165,9 @@ class LassoMoERegressor(LassoPathMixin, Regression, LassoBase):
     ``alpha`` the objective then grows without bound as a scale goes to zero, since the absolute
     values stay finite. Fits that ran there are flagged ``degenerate`` and never preferred to sound
     ones, but below some ``alpha`` there may be no others. With ``by_scale=True`` (Städler, Bühlmann
-    and van de Geer 2010) the objective is bounded, whatever the number of columns.
+    and van de Geer 2010) interpolation costs more than it gains, whatever the number of columns;
+    what stays is the spike of any Gaussian mixture, an expert on a row or two. MCP and SCAD are
+    flat for large coefficients and have no bound either way.
 
     Columns that are constant are refused, columns that are copies of each other are not: which of
     them the lasso takes is arbitrary, a ridge share (``l1_ratio < 1``) takes them alike.

@@ -30,9 +30,9 @@ class Pull:
     """A penalty times the sum of weights, on some columns.
 
     With ``penalty.by_scale`` the coefficients of an expert are divided by its scale before the
-    penalty sees them (Staedler, Buehlmann and van de Geer 2010): the penalised log-likelihood of
-    Gaussian experts is then bounded however many columns there are, and does not hang on the unit
-    of the response.
+    penalty sees them (Staedler, Buehlmann and van de Geer 2010): convex penalties then cost more
+    than interpolation gains however many columns there are, and do not hang on the unit of the
+    response.
 
     Parameters
     ----------
