@@ -145,9 +145,15 @@ def run_starts(
                 problem, fits[i], max(rough * unit, tol), min(most, max_iter), likely
             )
         going = _leaders(fits, going, share, problem.total)
+    done = set()
+    rest = sorted(set(range(len(fits))) - set(going), key=lambda i: (*fits[i].rank, -i))
     for i in going:
         fits[i] = _further(problem, fits[i], tol, max_iter, likely)
-    done = set(going)
+        done.add(i)
+    while rest and not any(fits[i].sound for i in done):  # all leaders ended degenerate
+        i = rest.pop()
+        fits[i] = _further(problem, fits[i], tol, max_iter, likely)
+        done.add(i)
     return [
         fit if i in done or not fit.sound else relabelled(fit, "screened")
         for i, fit in enumerate(fits)
