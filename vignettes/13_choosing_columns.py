@@ -162,9 +162,9 @@ print(halves.table[columns].round(2).to_string(index=False))
 # Two thousand columns
 # --------------------
 # 200 rows, 2,000 columns, five slopes of size 2 for each expert and two of size 3 for the gate.
-# With so many columns the objective of Gaussian experts can be driven up without bound by shrinking
-# a scale. Therefore the penalty now sees slopes in units of their expert's scale, and the objective
-# is bounded. EBIC counts how many models there were to choose from.
+# With so many columns a Gaussian expert can pass through its rows, and the objective grows without
+# bound as its scale shrinks. Therefore the penalty now sees slopes in units of their expert's scale:
+# a small scale makes them dear. EBIC counts how many models there were to choose from.
 
 wide_X, wide_y, wide_truth = mx.datasets.make_wide_moe(random_state=0)
 wide = mx.LassoMoERegressorCV(
