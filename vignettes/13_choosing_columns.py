@@ -163,8 +163,8 @@ print(halves.table[columns].round(2).to_string(index=False))
 # --------------------
 # 200 rows, 2,000 columns, five slopes of size 2 for each expert and two of size 3 for the gate.
 # With so many columns a Gaussian expert can pass through its rows, and the objective grows without
-# bound as its scale shrinks. Therefore the penalty now sees slopes in units of their expert's scale:
-# a small scale makes them dear. EBIC counts how many models there were to choose from.
+# bound as its scale shrinks. Therefore the penalty now sees slopes in units of their expert's
+# scale: a small scale makes them dear. EBIC counts how many models there were to choose from.
 
 wide_X, wide_y, wide_truth = mx.datasets.make_wide_moe(random_state=0)
 wide = mx.LassoMoERegressorCV(
