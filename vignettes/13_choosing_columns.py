@@ -180,6 +180,10 @@ axes = mx.plots.plot_path(wide)
 plt.show()
 
 # %%
+# Where the penalty is strong the experts have not parted yet, and x1485, which belongs to the gate,
+# has a slope in one of them. Only the six largest columns have colours; the grey lines that leave
+# zero beside them are the other true ones.
+#
 # The numbers to check
 # --------------------
 # With one expert the model is a linear regression with a penalty, and its slopes are those of
