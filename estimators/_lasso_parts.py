@@ -207,7 +207,7 @@ class Parts:
         lost = lacks_class(problem, rows)
         if lost is None and problem.classes is not None:
             unseen = np.setdiff1d(problem.classes, fitted.classes_)
-            lost = unseen[0] if len(unseen) else None
+            lost = plain(unseen[0]) if len(unseen) else None
         if lost is not None:
             raise InferenceRefusedError(
                 f"class {lost!r} is missing in one of the two parts of the rows; use another "
@@ -261,7 +261,11 @@ def lacks_class(problem: Problem, rows: Array) -> Any:
     seen = np.isin(np.arange(len(problem.classes)), problem.data.given.y[rows])
     if seen.all():
         return None
-    label = problem.classes[int(np.flatnonzero(~seen)[0])]
+    return plain(problem.classes[~seen][0])
+
+
+def plain(label: Any) -> Any:
+    """A label as messages show it."""
     return label.item() if isinstance(label, np.generic) else label
 
 
