@@ -247,10 +247,12 @@ def _carried_params(part: Problem, fitted: Any) -> SparseParams:
     gate_coef = np.zeros((part.n_experts, len(part.taken)))
     gate_coef[:, gate] = gate_slopes * frame.gate_map.scale
     gate_intercept = fitted.gate_intercept_ + gate_slopes @ frame.gate_map.center
-    raw = fitted.frame_.raw(fitted.model_, fitted.theta_)
-    raw = {**raw, "coef": raw["coef"][..., at], "gate_coef": gate_slopes}
-    theta = frame.engine(part.model, raw)
-    shapes = {name: values for name, values in theta.expert.items() if name != "coef"}
+    shapes: dict[str, Array] = {}
+    if len(fitted.theta_.expert) > 1:
+        raw = fitted.frame_.raw(fitted.model_, fitted.theta_)
+        raw = {**raw, "coef": raw["coef"][..., at], "gate_coef": gate_slopes}
+        theta = frame.engine(part.model, raw)
+        shapes = {name: values for name, values in theta.expert.items() if name != "coef"}
     return SparseParams(intercept, coef, gate_intercept, gate_coef, shapes)
 
 

@@ -32,8 +32,8 @@ def make_data(n=N, p=P, seed=20261103, noise=0.7):
 def make_classes(n=300, p=5, seed=6):
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((n, p))
-    slope = np.where(X[:, 0] + 0.5 * rng.standard_normal(n) < 0.0, 2.5, -2.5)
-    logits = np.column_stack([slope * X[:, 1], 1.5 * X[:, 2], np.zeros(n)])
+    slope = np.where(X[:, 0] + 0.5 * rng.standard_normal(n) < 0.0, 5.0, -5.0)
+    logits = np.column_stack([slope * X[:, 1], 3.0 * X[:, 2], np.zeros(n)])
     labels = np.array(["ant", "bee", "cow"])
     return X, labels[(logits + rng.gumbel(size=logits.shape)).argmax(axis=1)]
 
@@ -137,7 +137,7 @@ def test_the_bound_by_hand(found):
 
 
 def test_classes_and_choices():
-    est = mx.LassoMoEClassifier(2, 0.03, 0.02, n_init=3, random_state=0)
+    est = mx.LassoMoEClassifier(2, 0.02, 0.01, n_init=3, random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         found = stability_selection(est, XC, YC, n_subsamples=4, random_state=0)
@@ -364,7 +364,7 @@ def test_shared_scales_and_other_families():
 
 
 def test_classes():
-    est = mx.LassoMoEClassifier(2, 0.03, 0.02, n_init=4, random_state=0)
+    est = mx.LassoMoEClassifier(2, 0.02, 0.01, n_init=4, random_state=0)
     found = sample_splitting(est, XC, YC, random_state=0)
     experts = found.table[found.table["room"] == "expert"]
     assert set(experts["class"]) <= {"ant", "bee", "cow"}
