@@ -243,7 +243,7 @@ def test_a_gate_row_more_or_less_is_no_other_fit(n_experts):
 
 @pytest.mark.parametrize("family", ["gaussian", "poisson", "multinomial"])
 def test_the_adaptive_lasso_is_optimal_for_its_weights(family):
-    X, y, _ = draw(family, 1)
+    X, y, _ = draw(family, 3)
     est = fitted(family, "adaptive", X, y, None, 2, alpha=0.02, gate_alpha=0.02)
     assert est.status_ == "converged"
     assert est.kkt_violation_ <= TOL
