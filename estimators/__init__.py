@@ -3,6 +3,7 @@
 if __name__ != "mixexperts.estimators":
     raise ImportError("import mixexperts.estimators; 'estimators' is its source folder")
 
+from mixexperts.estimators._lasso_path import LassoPath
 from mixexperts.estimators.classifier import MoEClassifier
 from mixexperts.estimators.lasso import LassoMoEClassifier, LassoMoERegressor
 from mixexperts.estimators.lasso_cv import LassoMoEClassifierCV, LassoMoERegressorCV
@@ -13,6 +14,7 @@ __all__ = [
     "LassoMoEClassifierCV",
     "LassoMoERegressor",
     "LassoMoERegressorCV",
+    "LassoPath",
     "MoEClassifier",
     "MoERegressor",
 ]

@@ -165,7 +165,7 @@ class LassoPath:
 
         Returns
         -------
-        ndarray of matplotlib Axes
+        ndarray of matplotlib Axes, of shape (K + 1,)
         """
         import importlib
 

@@ -86,6 +86,11 @@ class LassoMoERegressorCV(Regression, LassoCVBase):
     coef_, intercept_, scale_, gate_coef_, ...
         As in :class:`LassoMoERegressor`.
 
+    See Also
+    --------
+    mixexperts.plots.plot_cv : Scores against ``alpha``.
+    mixexperts.plots.plot_path : Coefficients against ``alpha``.
+
     Notes
     -----
     The score of a point is the mean over the folds, weighted by their weights; its standard error
@@ -96,11 +101,6 @@ class LassoMoERegressorCV(Regression, LassoCVBase):
 
     The fit does not know that its penalty was chosen: for inference see
     :func:`mixexperts.stability_selection` and :func:`mixexperts.sample_splitting`.
-
-    See Also
-    --------
-    mixexperts.plots.plot_cv : Scores against ``alpha``.
-    mixexperts.plots.plot_path : Coefficients against ``alpha``.
 
     Examples
     --------

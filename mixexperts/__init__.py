@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         LassoMoEClassifierCV,
         LassoMoERegressor,
         LassoMoERegressorCV,
+        LassoPath,
         MoEClassifier,
         MoERegressor,
     )
@@ -48,6 +49,7 @@ _NAMES = {
     "LassoMoEClassifierCV": "mixexperts.estimators",
     "LassoMoERegressor": "mixexperts.estimators",
     "LassoMoERegressorCV": "mixexperts.estimators",
+    "LassoPath": "mixexperts.estimators",
     "MoEClassifier": "mixexperts.estimators",
     "MoERegressor": "mixexperts.estimators",
     "MoEResults": "mixexperts.results",
@@ -74,6 +76,7 @@ __all__ = [
     "LassoMoEClassifierCV",
     "LassoMoERegressor",
     "LassoMoERegressorCV",
+    "LassoPath",
     "MoEClassifier",
     "MoERegressor",
     "MoEResults",

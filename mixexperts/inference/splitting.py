@@ -39,7 +39,7 @@ class SampleSplit:
     cov_type : str
     estimator : estimator
         The penalised fit that selected, on the first part of the rows.
-    rows_selection, rows_inference : ndarray of int
+    rows_selection, rows_inference : ndarray of int of shape (m,)
         Numbers of the rows of the two parts.
     log_likelihood : float
         Of the refit, on the second part.

@@ -72,7 +72,8 @@ def problems(value: Any) -> list[str]:
     if dataclasses.is_dataclass(value):
         # The fields of a dataclass may stand under Attributes.
         known = {part.strip() for item in doc["Attributes"] for part in item.name.split(",")}
-        if set(inspect.signature(value).parameters) <= known:
+        fields = {name for name in inspect.signature(value).parameters if name[0] != "_"}
+        if fields <= known:
             wrong = [text for text in wrong if not text.startswith("PR01")]
     for section in ("Parameters", "Returns", "Attributes"):
         for item in doc[section]:

@@ -682,7 +682,7 @@ REFUSED = {
     "by_scale of counts": (
         lambda: fit(y=np.round(np.abs(Y)), expert="poisson", by_scale=True),
         TypeError,
-        r"needs experts with a scale",
+        r"by scale is for Gaussian experts",
     ),
     "relax": (lambda: fit(relax=1), TypeError, r"relax must be True or False"),
     "n_experts": (lambda: fit(n_experts=0), ValueError, r"n_experts must be a positive integer"),

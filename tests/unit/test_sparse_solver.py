@@ -269,7 +269,7 @@ def test_an_offset_is_a_known_part_of_the_predictors():
 def test_families_without_one_predictor_are_refused():
     with pytest.raises(UnsupportedCombinationError, match=r"ordinal.*one linear predictor"):
         fit_sparse(Ordinal(n_classes=3), ROWS["multinomial"], 2, SparsePenalty(0.1, 0.1))
-    with pytest.raises(UnsupportedCombinationError, match="by scale needs experts with a scale"):
+    with pytest.raises(UnsupportedCombinationError, match="by scale is for Gaussian experts"):
         fit_sparse(Poisson(), ROWS["poisson"], 2, SparsePenalty(0.1, 0.1, by_scale=True))
 
 

@@ -24,6 +24,8 @@ _SHORT = (12, 40)
 _TIE = 1e-9
 # Objectives of runs that are not done may be this far apart, per unit of weight, to be compared.
 _SAME = 1e-7
+# What a run may still gain, per unit of weight, once it has been through the rounds.
+_BELOW = 1e-2
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,12 @@ def run_starts(
     tol: float,
     max_iter: int,
     likely: Array | None = None,
+    bar: float | None = None,
 ) -> list[SparseFit]:
-    """Run starts in rounds: all a little, the better ones further, the best to the end."""
+    """Run starts in rounds: all a little, the better ones further, the best to the end.
+
+    With a ``bar`` those end before that are clearly below this objective.
+    """
     fits = [
         SparseFit(
             params, np.nan, -np.inf, np.empty(0), 0, "screened", np.nan,
@@ -145,9 +151,19 @@ def run_starts(
                 problem, fits[i], max(rough * unit, tol), min(most, max_iter), likely
             )
         going = _leaders(fits, going, share, problem.total)
+    if bar is not None:
+        going = [i for i in going if fits[i].objective > bar - _BELOW * problem.total]
+    done = set()
+    rest = sorted(set(range(len(fits))) - set(going), key=lambda i: (*fits[i].rank, -i))
     for i in going:
         fits[i] = _further(problem, fits[i], tol, max_iter, likely)
-    done = set(going)
+        done.add(i)
+    while (
+        rest and bar is None and not any(fits[i].sound for i in done)
+    ):  # all leaders ended degenerate
+        i = rest.pop()
+        fits[i] = _further(problem, fits[i], tol, max_iter, likely)
+        done.add(i)
     return [
         fit if i in done or not fit.sound else relabelled(fit, "screened")
         for i, fit in enumerate(fits)

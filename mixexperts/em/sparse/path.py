@@ -18,6 +18,8 @@ from mixexperts.penalties.sparse import SparsePenalty
 # Along the path, at so many points evenly spaced, starts of their own compete; each time a part
 # of the kinds of starts.
 _ANCHORS = 8
+# In the last part there are so many slopes that starts rarely lead higher, and cost most.
+_EARLY = 0.7
 _PARTS = 2
 # Runs from the other side are compared at this violation, and left where they are this far behind
 # per unit of weight, or behind at all at so many points in turn.
@@ -92,7 +94,8 @@ def _forward(
     for i, problem in enumerate(problems):
         likely = _strong(problem, params, previous)
         fit = solve(problem, params, tol=tol, max_iter=max_iter, kind="path", likely=likely)
-        if problem.n_experts > 1 and (i % every == every // 2 or not fit.sound):
+        early = i < _EARLY * len(problems)
+        if problem.n_experts > 1 and ((early and i % every == every // 2) or not fit.sound):
             given = (
                 starts if starts is not None else named_starts(init, n_init)[i % _PARTS :: _PARTS]
             )
@@ -120,7 +123,8 @@ def _contest(
         else (initial_params(problem, *start, seed), start[0])
         for start in starts
     ]
-    fits = [fit, *run_starts(problem, given, tol, max_iter)]
+    bar = fit.objective if fit.sound else None
+    fits = [fit, *run_starts(problem, given, tol, max_iter, bar=bar)]
     done = [f for f in fits if f.status != "screened"]
     best = max(done, key=lambda f: f.rank)
     return fit if _no_better(best, fit) else best

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from mixexperts._batch import Array
-from mixexperts.em.sparse.family import Family, Shapes, Terms, family_of
+from mixexperts.em.sparse.family import Family, GaussianFamily, Shapes, Terms, family_of
 from mixexperts.em.sparse.pull import Pull
 from mixexperts.em.sparse.rows import SparseParams, SparseRows
 from mixexperts.errors import UnsupportedCombinationError
@@ -102,10 +102,10 @@ class Problem:
     ) -> Problem:
         """The problem on all columns of some rows."""
         family = family_of(expert, 1 if rows.y.ndim == 1 else rows.y.shape[1])
-        if penalty.by_scale and "scale" not in family.free_shapes:
+        if penalty.by_scale and not isinstance(family, GaussianFamily):
             raise UnsupportedCombinationError(
-                f"a penalty by scale needs experts with a scale, {expert.name!r} have none; use "
-                "'gaussian'"
+                f"a penalty by scale is for Gaussian experts, got {expert.name!r}; use "
+                "by_scale=False"
             )
         return cls(family, rows, n_experts, penalty, rows.columns)
 

@@ -114,7 +114,12 @@ def climb(problem: Problem, point: Point, tol: float, budget: Budget) -> tuple[P
         if violation <= _LESS * least:
             stalled, least = 0, violation
         if stalled >= _PATIENCE:
-            return point, "monotonicity_lost"
+            newton = ActiveNewton(problem)  # whose region earlier failures do not narrow
+            point, done = _newton_run(problem, newton, point, tol, budget)
+            if not done:
+                return point, "monotonicity_lost"
+            stalled, least = 0, np.inf
+            continue
         if budget.spent():
             return point, "max_iter"
         if problem.family.at_boundary(point.params.shapes).any():
