@@ -207,7 +207,7 @@ class Parts:
         lost = lacks_class(problem, rows)
         if lost is None and problem.classes is not None:
             unseen = np.setdiff1d(problem.classes, fitted.classes_)
-            lost = unseen[0] if len(unseen) else None
+            lost = plain(unseen[0]) if len(unseen) else None
         if lost is not None:
             raise InferenceRefusedError(
                 f"class {lost!r} is missing in one of the two parts of the rows; use another "
@@ -247,10 +247,12 @@ def _carried_params(part: Problem, fitted: Any) -> SparseParams:
     gate_coef = np.zeros((part.n_experts, len(part.taken)))
     gate_coef[:, gate] = gate_slopes * frame.gate_map.scale
     gate_intercept = fitted.gate_intercept_ + gate_slopes @ frame.gate_map.center
-    raw = fitted.frame_.raw(fitted.model_, fitted.theta_)
-    raw = {**raw, "coef": raw["coef"][..., at], "gate_coef": gate_slopes}
-    theta = frame.engine(part.model, raw)
-    shapes = {name: values for name, values in theta.expert.items() if name != "coef"}
+    shapes: dict[str, Array] = {}
+    if len(fitted.theta_.expert) > 1:
+        raw = fitted.frame_.raw(fitted.model_, fitted.theta_)
+        raw = {**raw, "coef": raw["coef"][..., at], "gate_coef": gate_slopes}
+        theta = frame.engine(part.model, raw)
+        shapes = {name: values for name, values in theta.expert.items() if name != "coef"}
     return SparseParams(intercept, coef, gate_intercept, gate_coef, shapes)
 
 
@@ -261,7 +263,11 @@ def lacks_class(problem: Problem, rows: Array) -> Any:
     seen = np.isin(np.arange(len(problem.classes)), problem.data.given.y[rows])
     if seen.all():
         return None
-    label = problem.classes[int(np.flatnonzero(~seen)[0])]
+    return plain(problem.classes[~seen][0])
+
+
+def plain(label: Any) -> Any:
+    """A label as messages show it."""
     return label.item() if isinstance(label, np.generic) else label
 
 

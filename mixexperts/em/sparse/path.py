@@ -18,6 +18,8 @@ from mixexperts.penalties.sparse import SparsePenalty
 # Along the path, at so many points evenly spaced, starts of their own compete; each time a part
 # of the kinds of starts.
 _ANCHORS = 8
+# In the last part there are so many slopes that starts rarely lead higher, and cost most.
+_EARLY = 0.7
 _PARTS = 2
 # Runs from the other side are compared at this violation, and left where they are this far behind
 # per unit of weight, or behind at all at so many points in turn.
@@ -88,14 +90,15 @@ def _forward(
 ) -> list[SparseFit]:
     every = max(1, len(problems) // _ANCHORS)
     fits: list[SparseFit] = []
+    contests = 0
     params, previous = null.params, None
     for i, problem in enumerate(problems):
         likely = _strong(problem, params, previous)
         fit = solve(problem, params, tol=tol, max_iter=max_iter, kind="path", likely=likely)
-        if problem.n_experts > 1 and (i % every == every // 2 or not fit.sound):
-            given = (
-                starts if starts is not None else named_starts(init, n_init)[i % _PARTS :: _PARTS]
-            )
+        early = i < _EARLY * len(problems) and (i == 1 or i % every == every // 2)
+        if problem.n_experts > 1 and (early or not fit.sound):
+            given = starts if starts is not None else _part(named_starts(init, n_init), contests)
+            contests += 1
             fit = _contest(problem, fit, given, tol, max_iter, seed)
         fits.append(fit)
         if fit.sound:
@@ -103,6 +106,11 @@ def _forward(
         if progress is not None:
             progress.update()  # type: ignore[attr-defined]
     return fits
+
+
+def _part(named: list[tuple[str, int]], number: int) -> list[tuple[str, int]]:
+    """The starts of one contest: all of them take part in turn."""
+    return named[number % _PARTS :: _PARTS] or named
 
 
 def _contest(
@@ -120,7 +128,8 @@ def _contest(
         else (initial_params(problem, *start, seed), start[0])
         for start in starts
     ]
-    fits = [fit, *run_starts(problem, given, tol, max_iter)]
+    bar = fit.objective if fit.sound else None
+    fits = [fit, *run_starts(problem, given, tol, max_iter, bar=bar)]
     done = [f for f in fits if f.status != "screened"]
     best = max(done, key=lambda f: f.rank)
     return fit if _no_better(best, fit) else best
@@ -167,6 +176,8 @@ def _strong(problem: Problem, params: SparseParams, previous: Problem | None) ->
     point = problem.at(params)
     slopes = problem.slopes(point)
     found = np.zeros(len(problem.XT), dtype=bool)
+    if not len(found):
+        return found
     if previous is None or problem.penalty.kind == "group":
         expert, gate = problem.distances(point, slopes)
         found = np.maximum(expert, gate) > 0.0
