@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -325,7 +325,9 @@ def _refuse_family(family: Expert) -> None:
             "columns of X: give squares and products as columns of their own, for instance by "
             "sklearn.preprocessing.PolynomialFeatures"
         )
-    if not family.fit_intercept:
+    named = {field.name for field in fields(family)} if is_dataclass(family) else set()
+    # families of another form, without the option, are the solver's to refuse
+    if not family.fit_intercept and "fit_intercept" in named:
         raise UnsupportedCombinationError(
             f"expert={family!r} has no intercept; penalised experts have one, which is not "
             "penalised: use fit_intercept=True"
