@@ -325,7 +325,7 @@ def _refuse_family(family: Expert) -> None:
             "columns of X: give squares and products as columns of their own, for instance by "
             "sklearn.preprocessing.PolynomialFeatures"
         )
-    named = {field.name for field in fields(family)} if is_dataclass(family) else set()
+    named: set[str] = {field.name for field in fields(family)} if is_dataclass(family) else set()
     # families of another form, without the option, are the solver's to refuse
     if not family.fit_intercept and "fit_intercept" in named:
         raise UnsupportedCombinationError(
