@@ -202,7 +202,9 @@ def run_task(
             "folds, "
             "or a criterion without folds, such as criterion='ebic'"
         ) from error
-    branch = fit_branch(est, part, task.gate_ratio, task.alphas, **options)
+    # Strengths are those of all rows, also where the spread of y is another one.
+    unit = float(est._unit(problem))
+    branch = fit_branch(est, part, task.gate_ratio, task.alphas, unit=unit, **options)
     held_out = rows_under(part, given, folds.test[task.fold])
     return np.array([held_out_score(part, fit.params, held_out) for fit in branch.final])
 

@@ -299,7 +299,10 @@ class LassoPathMixin(Parts):
         alpha_min_ratio : float in (0, 1), optional
             By default 0.01, or 0.05 if there are at least as many columns as rows.
         gate_ratio : float, optional
-            ``gate_alpha / alpha`` at all points; by default that of the estimator's own.
+            ``gate_alpha`` is ``gate_ratio`` times ``alpha`` times the standard deviation of y at
+            all points (of Gaussian and other experts of a response that may be rescaled; times 1
+            for counts and classes, and with ``by_scale``). By default ``gate_alpha / alpha`` is
+            that of the estimator's own.
         ebic_gamma : float in [0, 1], default=0.5
             Of the criterion ``ebic``; 0 gives BIC.
 
@@ -322,8 +325,8 @@ class LassoPathMixin(Parts):
         points, least = grid_arguments(n_alphas, alpha_min_ratio, problem)
         gamma = share(ebic_gamma, "ebic_gamma")
         if gate_ratio is None:
-            gate_ratio = est.gate_alpha / est.alpha
-        ratio = positive_number(gate_ratio, "gate_ratio", "it is gate_alpha / alpha")
+            gate_ratio = est.gate_alpha / (est.alpha * float(est._unit(problem)))
+        ratio = positive_number(gate_ratio, "gate_ratio", "it is a ratio of strengths")
         grid = None if alphas is None else given_alphas(alphas)
         total = points if grid is None else len(grid)
         with Bar(total, bool(self.verbose), f"K={problem.n_experts}") as bar:

@@ -97,12 +97,12 @@ def test_alpha_max_is_where_slopes_stop_being_stationary(ratio, penalty):
 
     def violation(factor):
         alpha = factor * path.alpha_max
-        penalty = est._penalty(problem, alpha, ratio * alpha)
+        penalty = est._penalty(problem, alpha, ratio * alpha * problem.unit)
         return kkt_violation(problem.family, problem.rows, penalty, null.params)
 
     assert violation(1.0 + 1e-6) < 1e-7
     # One percent of the strength is then missing somewhere.
-    assert violation(0.99) > 1e-3 * min(1.0, ratio) * path.alpha_max
+    assert violation(0.99) > 1e-3 * min(1.0, ratio) * path.alpha_max * problem.unit
 
 
 def test_default_grids_depend_on_the_shape(monkeypatch):
@@ -116,13 +116,19 @@ def test_default_grids_depend_on_the_shape(monkeypatch):
 def test_given_alphas_are_taken_in_descending_order():
     path = regressor().path(X, Y, alphas=[0.05, 0.2, 0.1], gate_ratio=0.5)
     assert path.table["alpha"].tolist() == [0.2, 0.1, 0.05]
-    assert path.table["gate_alpha"].tolist() == [0.1, 0.05, 0.025]
+    assert_allclose(path.table["gate_alpha"], np.array([0.1, 0.05, 0.025]) * Y.std(), rtol=1e-12)
     assert math.isnan(path.alpha_max)
 
 
 def test_ratio_is_the_estimators_own_by_default():
     path = regressor(alpha=0.1, gate_alpha=0.03).path(X, Y, n_alphas=2)
     assert_allclose(path.table["gate_alpha"], 0.3 * path.table["alpha"], rtol=1e-12)
+
+
+@pytest.mark.parametrize("unit", [1e-15, 1.0, 1e15])
+def test_grids_of_nothing_start_low_in_any_unit(unit):
+    assert_allclose(alpha_grid(0.0, 2, 0.1, unit) * unit, [1e-12, 1e-13], rtol=1e-9)
+    assert_allclose(alpha_grid(3.0 / unit, 2, 0.1, unit) * unit, [3.0, 0.3], rtol=1e-9)
 
 
 @given(st.floats(1e-8, 1e8), st.integers(2, 60), st.floats(1e-4, 0.9))
@@ -267,8 +273,9 @@ def test_weights_are_frequencies():
 
 def test_the_unit_of_y_goes_into_alpha():
     one = regressor().path(X, Y, n_alphas=4, alpha_min_ratio=0.2)
-    # gate_alpha has no unit: the ratio changes with that of alpha.
-    two = regressor().path(X, 100.0 * Y, n_alphas=4, alpha_min_ratio=0.2, gate_ratio=100.0)
+    ratio = 1.0 / Y.std()  # that of the estimator's own strengths
+    two = regressor().path(X, 100.0 * Y, n_alphas=4, alpha_min_ratio=0.2, gate_ratio=ratio)
+    assert_allclose(two.table["gate_alpha"], one.table["gate_alpha"], rtol=1e-6)
     assert_allclose(two.table["alpha"], one.table["alpha"] / 100.0, rtol=1e-6)
     assert_array_equal(one.table["n_nonzero"], two.table["n_nonzero"])
     assert_allclose(two.estimator(3).coef_, 100.0 * one.estimator(3).coef_, atol=1e-3)
