@@ -239,8 +239,9 @@ class LassoBase(BaseMoE):
         self.kkt_violation_ = fit.kkt_violation
         self.status_ = final.status if fit.status == "converged" else fit.status
         self.converged_ = self.status_ == "converged"
-        self.separated_ = False
-        self.separated_experts_ = np.zeros(len(order), dtype=bool)
+        self.separated_, self.separated_experts_ = False, np.zeros(len(order), dtype=bool)
+        if relaxed is not None or _lets_go(penalty):
+            self.separated_, self.separated_experts_ = problem.separation(params)
         self.restarts_ = restart_table(fits, jacobian, problem.unit)
         self.weight_sum_, self.row_weight_sum_ = problem.data.weight, problem.data.row_weight
         self.has_offset_ = problem.data.has_offset
@@ -358,6 +359,12 @@ class LassoBase(BaseMoE):
         )
 
     conf_int = pvalues = inference
+
+
+def _lets_go(penalty: SparsePenalty) -> bool:
+    """Whether large coefficients, or some columns, are not held by the penalty."""
+    free = any(w is not None and (w == 0.0).any() for w in (penalty.weights, penalty.gate_weights))
+    return free or not penalty.is_convex
 
 
 def _renumbered(flags: Sequence[str], order: Array) -> tuple[str, ...]:

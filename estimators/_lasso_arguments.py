@@ -123,7 +123,7 @@ def checked_arguments(est: Any) -> Arguments:
     n_experts = checks.positive_integer(est.n_experts, "n_experts")
     checks.positive_integer(est.n_init, "n_init")
     checks.positive_integer(est.max_iter, "max_iter")
-    checks.nonnegative_number(est.tol, "tol")
+    positive_number(est.tol, "tol", "a gradient is never exactly zero")
     if est.n_jobs is not None and (
         isinstance(est.n_jobs, bool) or not isinstance(est.n_jobs, int | np.integer)
     ):

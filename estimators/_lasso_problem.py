@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from types import SimpleNamespace
 
 import numpy as np
 
-from mixexperts._batch import Array, Theta, root_mean_square, weighted_mean
+from mixexperts._batch import Array, Batch, Theta, root_mean_square, weighted_mean
 from mixexperts._design import DesignMap
-from mixexperts.em.model import Model
+from mixexperts.em.model import Model, em_pass, part
 from mixexperts.em.sparse import SparseFit, SparseParams, SparseRows
 from mixexperts.errors import DesignError, UnsupportedCombinationError
 from mixexperts.estimators._base import canonical_order
@@ -17,6 +17,7 @@ from mixexperts.estimators._data import Resident
 from mixexperts.estimators._frame import Frame
 from mixexperts.experts.base import Expert
 from mixexperts.gates import Softmax
+from mixexperts.penalties.base import NoPenalty
 from mixexperts.penalties.sparse import SparsePenalty
 
 _EPS = float(np.finfo(float).eps)
@@ -211,6 +212,28 @@ class Problem:
             order = np.append(order[order != last], last)
         return order
 
+    def separation(self, params: SparseParams) -> tuple[bool, Array]:
+        """Whether the gate, and each expert (K,), has slopes without a finite maximum.
+
+        Asked of coefficients that no penalty holds; each room is seen through its own columns.
+        """
+        rows, ones = self.rows, np.ones((len(self.rows.weight), 1))
+        experts = np.flatnonzero((params.coef != 0.0).any(axis=(0, 1)))
+        gate = np.flatnonzero((params.gate_coef != 0.0).any(axis=0))
+        theta = seen_theta(self.family, params, experts, gate)
+        theta = Theta({"coef": theta.gate["coef"] - theta.gate["coef"][-1]}, theta.expert)
+        batch = Batch(
+            y=rows.y,
+            designs={"mean": np.hstack([ones, rows.X[:, experts]])},
+            Z=np.hstack([ones, rows.X[:, gate]]),
+            weight=rows.weight,
+            offset=rows.offset,
+        )
+        stats = em_pass(self.model, theta, batch)
+        of_gate = self.n_experts > 1 and self.model.gate.separation(theta.gate, part(stats, "gate"))
+        of_experts = self.family.separation(theta.expert, part(stats, "expert"), NoPenalty())
+        return bool(of_gate), of_experts
+
     # --- counting --------------------------------------------------------------------------
 
     def counts(self, params: SparseParams) -> tuple[int, int]:
@@ -302,7 +325,9 @@ def _refuse_family(family: Expert) -> None:
             "columns of X: give squares and products as columns of their own, for instance by "
             "sklearn.preprocessing.PolynomialFeatures"
         )
-    if not family.fit_intercept:
+    named: set[str] = {field.name for field in fields(family)} if is_dataclass(family) else set()
+    # families of another form, without the option, are the solver's to refuse
+    if not family.fit_intercept and "fit_intercept" in named:
         raise UnsupportedCombinationError(
             f"expert={family!r} has no intercept; penalised experts have one, which is not "
             "penalised: use fit_intercept=True"

@@ -104,8 +104,8 @@ class LassoMoERegressor(LassoPathMixin, Regression, LassoBase):
         Of Gaussian experts, in the unit of y; other families have their own shapes.
     gate_coef_ : ndarray of shape (n_experts, n_gate_features)
         As they are penalised. Of rows that give the same mixing weights those with the smallest
-        penalty, and of these the ones of smallest sum of squares: with two experts the second
-        row is minus the first. With ``gate_coding="reference"`` the last row is zero.
+        penalty, and of these the ones of smallest sum of squares: with the lasso and two experts
+        the second row is minus the first. With ``gate_coding="reference"`` the last row is zero.
     gate_intercept_ : ndarray of shape (n_experts,)
         Sums to zero; with ``gate_coding="reference"`` the last is zero.
     lasso_coef_, lasso_gate_coef_ : ndarray
@@ -145,7 +145,8 @@ class LassoMoERegressor(LassoPathMixin, Regression, LassoBase):
     weight_sum_, row_weight_sum_, has_offset_, has_groups_, has_log_prior_
         As in :class:`MoERegressor`.
     separated_, separated_experts_
-        As in :class:`MoERegressor`; penalised slopes are finite, and these are False.
+        As in :class:`MoERegressor`, of coefficients that the penalty does not hold: those of a
+        refit with ``relax=True``, of MCP and SCAD, and of columns of weight 0.
     n_features_in_, feature_names_in_
         As in scikit-learn.
 
@@ -156,10 +157,10 @@ class LassoMoERegressor(LassoPathMixin, Regression, LassoBase):
 
     The adaptive lasso (Zou 2006) first fits the lasso with the same ``alpha`` and ``gate_alpha``,
     from all starts, and then once more from there with weights ``1 / |b| ** concavity``, where
-    ``b`` is the pilot's coefficient per standard deviation of its column, in units of the standard
-    deviation of y (of the linear predictor for counts; of the expert's scale with
-    ``by_scale=True``). Columns of the gate have one
-    weight each, of the mean size of their rows. What the pilot leaves out stays out.
+    ``b`` is the pilot's coefficient on the columns as the penalty sees them, in units of the
+    standard deviation of y (of the linear predictor for counts; of the expert's scale with
+    ``by_scale=True``). Columns of the gate have one weight each, of the mean size of their rows.
+    What the pilot leaves out stays out.
 
     With at least as many columns as an expert has rows, Gaussian experts can interpolate: for any
     ``alpha`` the objective then grows without bound as a scale goes to zero, since the absolute

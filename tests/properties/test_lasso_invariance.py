@@ -113,12 +113,16 @@ def test_the_names_of_experts_do_not_matter(family, seed):
     assert_same(left, right, (X, X), order=(0, 1) if same else (1, 0))
 
 
+@pytest.mark.parametrize("by_scale", [False, True])
 @FIXED
 @given(seed=SEEDS, unit=st.sampled_from([1e-3, 0.1, 7.0, 1e4]), shift=st.sampled_from([0.0, 50.0]))
-def test_alpha_goes_with_the_unit_of_y(seed, unit, shift):
+def test_alpha_goes_with_the_unit_of_y(by_scale, seed, unit, shift):
+    """By the scale it has none."""
     X, y, label = draw("gaussian", seed)
-    plain = fit("gaussian", X, y, init=label)
-    moved = fit("gaussian", X, unit * y + unit * shift, init=label, alpha=0.02 / unit)
+    options = {"init": label, "by_scale": by_scale}
+    plain = fit("gaussian", X, y, **options)
+    alpha = 0.02 if by_scale else 0.02 / unit
+    moved = fit("gaussian", X, unit * y + unit * shift, alpha=alpha, **options)
     assert_allclose(moved.coef_, unit * plain.coef_, atol=SAME * unit)
     assert_allclose(moved.intercept_, unit * (plain.intercept_ + shift), atol=100 * SAME * unit)
     assert_allclose(moved.scale_, unit * plain.scale_, rtol=SAME)

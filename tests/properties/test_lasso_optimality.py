@@ -26,6 +26,10 @@ CONCAVITY = {"mcp": 3.0, "scad": 3.7}
 SHAPE = {"gamma": 2.0}
 
 
+def gaussian(family):
+    return family in ("gaussian", "shared")
+
+
 def draw(family, seed, n=150, p=10, n_experts=2):
     """Rows of a mixture whose experts and gate use two columns each."""
     rng = np.random.default_rng([20261122, seed])
@@ -38,7 +42,7 @@ def draw(family, seed, n=150, p=10, n_experts=2):
     for k in range(n_experts):
         coef[k, rng.permutation(p)[:2]] = rng.choice([-1.0, 1.0], 2)
     eta = np.sum(Z * coef[label], axis=1) + label - 0.5 * (n_experts - 1)
-    if family in ("gaussian", "shared"):
+    if gaussian(family):
         y = 2.0 * eta + 0.7 * rng.standard_normal(n)
     elif family == "poisson":
         y = rng.poisson(np.exp(1.0 + 0.7 * eta)).astype(float)
@@ -74,7 +78,7 @@ def fitted(family, kind, X, y, weight, n_experts, **options):
 def pieces(family, est, X, y):
     """log f (n, K) of each expert and its derivative in the predictors (n, K, L)."""
     eta = est.intercept_ + X @ est.coef_.T if est.coef_.ndim == 2 else None
-    if family in ("gaussian", "shared"):
+    if gaussian(family):
         residual = y[:, None] - eta
         log_f = -0.5 * (residual / est.scale_) ** 2 - np.log(est.scale_) - 0.5 * np.log(2 * np.pi)
         return log_f, (residual / est.scale_**2)[..., None]
@@ -109,10 +113,9 @@ def gradients(family, est, X, y, weight, spread):
     gate = np.einsum("n,nk,nj->kj", share, resp - np.exp(log_gate), Z)
     free = [np.einsum("n,nk,nkl->kl", share, resp, score).ravel()]
     free.append(share @ (resp - np.exp(log_gate)))
-    if family in ("gaussian", "shared"):
-        by_scale = share @ (resp * (score[..., 0] ** 2 * est.scale_**2 - 1.0))
-        free.append(by_scale if family == "gaussian" else by_scale.sum(keepdims=True))
-    return expert, gate, np.concatenate(free), weight @ total
+    # Of the logarithms of the scales, the log-likelihood's part.
+    scale = share @ (resp * (score[..., 0] ** 2 * est.scale_**2 - 1.0)) if gaussian(family) else 0.0
+    return expert, gate, np.concatenate(free), scale, weight @ total
 
 
 def slope(kind, size, strength):
@@ -154,6 +157,18 @@ def group_distances(expert, gate, coef, gate_coef, alpha, gate_alpha, groups):
     return np.array(found)
 
 
+def group_pull(coef, gate_coef, alpha, gate_alpha, groups):
+    """Derivative of the group penalty in the logarithm of each expert's slopes, (K,)."""
+    total = np.zeros(len(coef))
+    for label in np.unique(groups):
+        own = groups == label
+        squares = alpha**2 * np.sum(coef[..., own] ** 2, axis=(1, 2))
+        norm = np.sqrt(squares.sum() + gate_alpha**2 * np.sum(gate_coef[:, own] ** 2))
+        if norm > 0.0:
+            total += np.sqrt(own.sum()) * squares / norm
+    return total
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("family", FAMILIES)
 @FIXED
@@ -166,13 +181,14 @@ def group_distances(expert, gate, coef, gate_coef, alpha, gate_alpha, groups):
     standardize=st.booleans(),
     alpha=st.sampled_from([0.01, 0.03, 0.1]),
     ratio=st.sampled_from([0.5, 1.0]),
+    by_scale=st.booleans(),
 )
 def test_gradients_are_in_the_subdifferential(
-    family, kind, seed, n_experts, coding, weighted, uneven, standardize, alpha, ratio
+    family, kind, seed, n_experts, coding, weighted, uneven, standardize, alpha, ratio, by_scale
 ):
     X, y, rng = draw(family, seed, n_experts=n_experts)
     weight = rng.uniform(0.2, 3.0, len(y)) if weighted else np.ones(len(y))
-    if family in ("gaussian", "shared"):
+    if gaussian(family):
         # The solver's unit of y is this one: distances are in it.
         centre = np.average(y, weights=weight)
         y = (y - centre) / np.sqrt(np.average((y - centre) ** 2, weights=weight))
@@ -184,6 +200,11 @@ def test_gradients_are_in_the_subdifferential(
     elif uneven:
         factor, gate_factor = rng.choice([0.0, 0.5, 1.0, 2.0], (2, 10))
         given_ = {"penalty_weights": factor, "gate_penalty_weights": gate_factor}
+    by_scale = by_scale and gaussian(family)
+    if by_scale:
+        given_["by_scale"] = True
+    elif gaussian(family):
+        given_["by_scale"] = False
     est = fitted(
         family,
         kind,
@@ -199,19 +220,24 @@ def test_gradients_are_in_the_subdifferential(
     )
     centred = X - np.average(X, axis=0, weights=weight)
     spread = np.sqrt(np.average(centred**2, axis=0, weights=weight)) if standardize else np.ones(10)
-    expert, gate, free, log_likelihood = gradients(family, est, X, y, weight, spread)
-    coef = est.coef_.reshape(n_experts, -1, 10) * spread
+    expert, gate, free, scale, log_likelihood = gradients(family, est, X, y, weight, spread)
+    # The penalty sees coefficients on standardised columns, by_scale over their expert's scale.
+    unit = est.scale_[:, None, None] if by_scale else 1.0
+    coef, expert = est.coef_.reshape(n_experts, -1, 10) * spread / unit, expert * unit
     rows = n_experts if coding == "symmetric" else n_experts - 1
     gate, gate_coef = gate[:rows], est.gate_coef_[:rows] * spread
     if kind == "group":
-        found = group_distances(expert, gate, coef, gate_coef, alpha, ratio * alpha, groups)
+        strengths = alpha, ratio * alpha, groups
+        found = group_distances(expert, gate, coef, gate_coef, *strengths)
+        pull = group_pull(coef, gate_coef, *strengths)
     else:
-        found = np.concatenate(
-            [
-                distances(kind, expert, coef, alpha * factor).ravel(),
-                distances(kind, gate, gate_coef, ratio * alpha * gate_factor).ravel(),
-            ]
-        )
+        in_experts = distances(kind, expert, coef, alpha * factor)
+        in_gate = distances(kind, gate, gate_coef, ratio * alpha * gate_factor)
+        found = np.concatenate([in_experts.ravel(), in_gate.ravel()])
+        pull = np.sum(np.abs(coef) * slope(kind, np.abs(coef), alpha * factor), axis=(1, 2))
+    if gaussian(family):
+        scale = scale + pull if by_scale else scale
+        free = np.append(free, scale if family == "gaussian" else scale.sum())
     # A spike on a few rows has no place where it ends.
     assume(est.status_ != "degenerate")
     assert est.status_ == "converged"

@@ -18,7 +18,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 import mixexperts as mx
 from mixexperts._design import DesignMap
-from mixexperts.errors import DegenerateFitWarning, InferenceRefusedError
+from mixexperts.errors import DegenerateFitWarning, InferenceRefusedError, SeparationWarning
 from mixexperts.experts import Gaussian
 from mixexperts.sources import ArraySource
 
@@ -794,3 +794,27 @@ def test_a_failed_fit_leaves_the_fitted_attributes(est):
     with pytest.raises(ValueError, match="constant columns"):
         other.fit(FLAT, Y)
     assert other.coef_ is before
+
+
+@pytest.mark.parametrize(
+    "options", [{"relax": True}, {"penalty": "mcp"}, {"penalty_weights": [0, 1, 1]}]
+)
+def test_separation_of_what_no_penalty_holds_is_said(options):
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((120, 3))
+    labels = (features[:, 0] > 0.0).astype(int)
+    est = mx.LassoMoEClassifier(1, 0.02, 0.02, random_state=0, **options)
+    with pytest.warns(SeparationWarning, match="expert 1"):
+        est.fit(features, labels)
+    assert est.separated_experts_.all()
+
+
+def test_a_penalised_gate_that_separates_is_finite():
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((150, 3))
+    y = np.where(features[:, 0] > 0.0, 5.0 + features[:, 1], -5.0) + rng.standard_normal(150)
+    est = mx.LassoMoERegressor(2, 0.02, 0.02, random_state=0).fit(features, y)
+    assert not est.separated_
+    with pytest.warns(SeparationWarning, match="gate separates"):
+        relaxed = clone(est).set_params(relax=True).fit(features, y)
+    assert relaxed.separated_

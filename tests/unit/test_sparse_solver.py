@@ -281,3 +281,58 @@ def test_a_start_that_cannot_be_evaluated_ends_diverged():
     fit = fit_sparse(Gaussian(), ROWS["gaussian"], 2, SparsePenalty(0.1, 0.1), starts=[bad]).best
     assert fit.status == "diverged"
     assert not fit.sound
+
+
+def test_a_run_without_steps_left_has_not_converged():
+    fits = fit_sparse(
+        Gaussian(), ROWS["gaussian"], 2, SparsePenalty(0.02, 0.02), n_init=6, max_iter=2
+    )
+    for fit in fits.all:
+        assert fit.status != "converged" or fit.kkt_violation <= 1e-7
+
+
+def test_no_other_reference_is_better():
+    rng, wide, eta = draw(7, 300, 6)
+    y = eta + np.where(wide[:, 3] > 0.0, 2.0, 0.0) + 0.4 * rng.standard_normal(300)
+    rows = SparseRows(wide, y, np.ones(300))
+    pen = SparsePenalty(0.03, 0.05, gate_coding="reference")
+    best = fit_sparse(Gaussian(), rows, 3, pen, n_init=6, seed=0).best
+    problem = Problem.of(Gaussian(), rows, 3, pen)
+    for order in ([1, 2, 0], [0, 2, 1]):
+        start = best.params.permute(np.array(order))
+        start = replace(start, gate_coef=start.gate_coef - start.gate_coef[-1])
+        other = solve(problem, start)
+        assert other.objective <= best.objective + 1e-6
+
+
+def test_the_null_keeps_columns_without_penalty():
+    rng = np.random.default_rng(0)
+    first = rng.standard_normal(200)
+    second = -0.8 * first + 0.6 * rng.standard_normal(200)
+    y = 2.0 * second + rng.standard_normal(200)
+    rows = SparseRows(np.asfortranarray(np.column_stack([first, second])), y, np.ones(200))
+    pen = SparsePenalty(1.0, 1.0, weights=np.array([0.0, 1.0]))
+    null = null_fit(Gaussian(), rows, 1, pen)
+    largest, _ = alpha_max(Gaussian(), rows, null, pen)
+    for factor, inside in ((1.001, False), (0.99, True)):
+        fit = fit_sparse(Gaussian(), rows, 1, replace(pen, alpha=factor * largest)).best
+        assert fit.params.coef[0, 0, 0] != 0.0
+        assert (fit.params.coef[0, 0, 1] != 0.0) == inside
+
+
+def test_all_kinds_of_starts_take_part_in_a_path(monkeypatch):
+    from mixexperts.em.sparse import path
+
+    seen = set()
+    made = path.initial_params
+
+    def spy(problem, kind, index, seed):
+        seen.add((kind, index))
+        return made(problem, kind, index, seed)
+
+    monkeypatch.setattr(path, "initial_params", spy)
+    for points, n_init in ((20, 10), (20, 1)):
+        seen.clear()
+        grid = [SparsePenalty(a, a) for a in np.geomspace(0.3, 0.05, points)]
+        sparse_path(Gaussian(), ROWS["gaussian"], 2, grid, n_init=n_init)
+        assert len(seen) == n_init

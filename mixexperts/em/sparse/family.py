@@ -14,6 +14,7 @@ from mixexperts.experts._adapters import as_linear
 from mixexperts.experts._classes import codes
 from mixexperts.experts._glm import GLM
 from mixexperts.experts._linear import LinearExpert
+from mixexperts.experts._skewed import Skewed
 from mixexperts.experts.base import Expert
 from mixexperts.experts.gaussian import Gaussian
 from mixexperts.experts.multinomial import Multinomial
@@ -367,5 +368,7 @@ def family_of(expert: Expert, n_columns: int = 1) -> Family:
 def _is_plain(expert: Expert) -> bool:
     """Whether a family is elementwise functions of one predictor, with second derivatives."""
     if not isinstance(expert, LinearExpert) or expert.truncates or expert.degree != 1:
+        return False
+    if isinstance(expert, Skewed):  # the information about a skewness is singular at zero
         return False
     return type(expert).curves is not LinearExpert.curves

@@ -109,7 +109,27 @@ def fit_sparse(
             given = list(_made(problem, init, n_init, seed))
         else:
             given = [(start, "parameters") for start in starts]
-        return SparseFits(tuple(run_starts(problem, given, tol, max_iter, likely)))
+        fits = run_starts(problem, given, tol, max_iter, likely)
+        if penalty.gate_coding == "reference" and n_experts > 2:
+            _change_reference(problem, fits, tol, max_iter)
+        return SparseFits(tuple(fits))
+
+
+def _change_reference(problem: Problem, fits: list[SparseFit], tol: float, max_iter: int) -> None:
+    """Try each expert of the best fit as the reference: the penalty depends on which it is."""
+    best = SparseFits(tuple(fits)).best
+    place = next(i for i, fit in enumerate(fits) if fit is best)
+    for k in range(problem.n_experts - 1):
+        order = np.array([j for j in range(problem.n_experts) if j != k] + [k])
+        start = best.params.permute(order)
+        start = replace(
+            start,
+            gate_intercept=start.gate_intercept - start.gate_intercept[-1],
+            gate_coef=start.gate_coef - start.gate_coef[-1],
+        )
+        other = solve(problem, start, tol=tol, max_iter=max_iter, kind=best.kind)
+        if other.rank > fits[place].rank:
+            fits[place] = other
 
 
 def _made(
@@ -158,16 +178,21 @@ def run_starts(
     for i in going:
         fits[i] = _further(problem, fits[i], tol, max_iter, likely)
         done.add(i)
-    while (
-        rest and bar is None and not any(fits[i].sound for i in done)
-    ):  # all leaders ended degenerate
+    # Where all leaders ended degenerate, those behind them may be sound.
+    while rest and bar is None and not any(fits[i].sound for i in done):
         i = rest.pop()
         fits[i] = _further(problem, fits[i], tol, max_iter, likely)
         done.add(i)
     return [
-        fit if i in done or not fit.sound else relabelled(fit, "screened")
+        _judged(fit, tol) if i in done or not fit.sound else relabelled(fit, "screened")
         for i, fit in enumerate(fits)
     ]
+
+
+def _judged(fit: SparseFit, tol: float) -> SparseFit:
+    """A fit whose steps ran out in the rounds has converged to their tolerance only."""
+    rough = fit.status == "converged" and fit.kkt_violation > tol
+    return relabelled(fit, "max_iter") if rough else fit
 
 
 def _further(
@@ -205,20 +230,34 @@ def null_fit(
     tol: float = 1e-9,
     seed: int = 0,
 ) -> SparseFit:
-    """The best mixture of experts without slopes, and with a constant gate.
+    """The best mixture of experts without penalised slopes.
 
-    Where every mixture is degenerate, K times the same expert.
+    Columns without a penalty (weight 0) are there. Where every mixture is degenerate, K times
+    the same expert.
     """
-    nothing = np.zeros(rows.n_columns, dtype=bool)
-    bare = replace(rows, expert_mask=nothing, gate_mask=nothing)
+    bare = replace(
+        rows,
+        expert_mask=_free(penalty.weights, rows.expert_mask, rows.n_columns),
+        gate_mask=_free(penalty.gate_weights, rows.gate_mask, rows.n_columns),
+    )
     fits = fit_sparse(expert, bare, n_experts, penalty, n_init=n_init, tol=tol, seed=seed)
     if fits.best.sound or n_experts == 1:
         return fits.best
     # A response without clusters: experts that are alike are a stationary point, and a sound one.
-    one = fit_sparse(expert, bare, 1, replace(penalty, weights=None, gate_weights=None), tol=tol)
+    own = None if penalty.weights is None or penalty.weights.ndim > 1 else penalty.weights
+    one = fit_sparse(expert, bare, 1, replace(penalty, weights=own, gate_weights=None), tol=tol)
     order = np.zeros(n_experts, dtype=np.intp)
     problem = Problem.of(expert, bare, n_experts, penalty)
     return finished(problem, problem.at(one.best.params.permute(order)), "null")
+
+
+def _free(weights: Array | None, mask: Array | None, p: int) -> Array:
+    """Columns (p,) that a room may use and that no penalty holds."""
+    if weights is None:
+        return np.zeros(p, dtype=bool)
+    free = (weights == 0.0).reshape(-1, p).all(axis=0)
+    found: Array = free if mask is None else free & mask
+    return found
 
 
 def alpha_max(

@@ -90,15 +90,15 @@ def _forward(
 ) -> list[SparseFit]:
     every = max(1, len(problems) // _ANCHORS)
     fits: list[SparseFit] = []
+    contests = 0
     params, previous = null.params, None
     for i, problem in enumerate(problems):
         likely = _strong(problem, params, previous)
         fit = solve(problem, params, tol=tol, max_iter=max_iter, kind="path", likely=likely)
-        early = i < _EARLY * len(problems)
-        if problem.n_experts > 1 and ((early and i % every == every // 2) or not fit.sound):
-            given = (
-                starts if starts is not None else named_starts(init, n_init)[i % _PARTS :: _PARTS]
-            )
+        early = i < _EARLY * len(problems) and (i == 1 or i % every == every // 2)
+        if problem.n_experts > 1 and (early or not fit.sound):
+            given = starts if starts is not None else _part(named_starts(init, n_init), contests)
+            contests += 1
             fit = _contest(problem, fit, given, tol, max_iter, seed)
         fits.append(fit)
         if fit.sound:
@@ -106,6 +106,11 @@ def _forward(
         if progress is not None:
             progress.update()  # type: ignore[attr-defined]
     return fits
+
+
+def _part(named: list[tuple[str, int]], number: int) -> list[tuple[str, int]]:
+    """The starts of one contest: all of them take part in turn."""
+    return named[number % _PARTS :: _PARTS] or named
 
 
 def _contest(
@@ -171,6 +176,8 @@ def _strong(problem: Problem, params: SparseParams, previous: Problem | None) ->
     point = problem.at(params)
     slopes = problem.slopes(point)
     found = np.zeros(len(problem.XT), dtype=bool)
+    if not len(found):
+        return found
     if previous is None or problem.penalty.kind == "group":
         expert, gate = problem.distances(point, slopes)
         found = np.maximum(expert, gate) > 0.0

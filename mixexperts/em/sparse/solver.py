@@ -113,6 +113,8 @@ def climb(problem: Problem, point: Point, tol: float, budget: Budget) -> tuple[P
         # Below its rounding the objective says nothing, the gradient still does.
         if violation <= _LESS * least:
             stalled, least = 0, violation
+        if budget.spent():
+            return point, "max_iter"
         if stalled >= _PATIENCE:
             newton = ActiveNewton(problem)  # whose region earlier failures do not narrow
             point, done = _newton_run(problem, newton, point, tol, budget)
@@ -120,8 +122,6 @@ def climb(problem: Problem, point: Point, tol: float, budget: Budget) -> tuple[P
                 return point, "monotonicity_lost"
             stalled, least = 0, np.inf
             continue
-        if budget.spent():
-            return point, "max_iter"
         if problem.family.at_boundary(point.params.shapes).any():
             return point, "degenerate"
         before = point.objective
