@@ -500,8 +500,11 @@ def test_pipelines_and_offsets():
     ids=str,
 )
 def test_every_penalty_can_be_chosen(options):
-    options = {"n_alphas": 10, "alpha_min_ratio": 2e-3, **options}
-    est = regressor(criterion="ebic", **options).fit(X, Y)
+    options = {"n_alphas": 10, "alpha_min_ratio": 2e-3, "n_init": 10, **options}
+    with warnings.catch_warnings():
+        # Where whole rows come in at once the least shrunk may be the best.
+        warnings.filterwarnings("ignore", message="the smallest alpha")
+        est = regressor(criterion="ebic", **options).fit(X, Y)
     assert set(np.flatnonzero(est.support_)) >= {0, 1, 2}
     assert est.score(X, Y) > 0.5
 
@@ -515,7 +518,7 @@ def test_other_families(expert, y):
         response = rng.poisson(np.exp(1.5 + 0.8 * slope)).astype(float)
     else:
         response = (rng.uniform(size=250) < 1.0 / (1.0 + np.exp(-2.0 * slope))).astype(float)
-    est = regressor(expert=expert, alpha_min_ratio=0.01).fit(Z, response)
+    est = regressor(expert=expert, alpha_min_ratio=0.01, n_init=10).fit(Z, response)
     assert set(np.flatnonzero(est.support_)) >= {0, 1}
 
 
