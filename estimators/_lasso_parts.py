@@ -235,8 +235,8 @@ class Parts:
 def _carried_params(part: Problem, fitted: Any) -> SparseParams:
     """Parameters of a fitted estimator on the scale of a problem of some of its columns."""
     frame, (experts, gate) = part.frame, part.room_columns
-    at = np.searchsorted(fitted.frame_.expert_columns, frame.expert_columns)
-    gate_at = np.searchsorted(fitted.frame_.gate_columns, frame.gate_columns)
+    at = _places(fitted.frame_.expert_columns, frame.expert_columns)
+    gate_at = _places(fitted.frame_.gate_columns, frame.gate_columns)
     nominal = part.family.nominal
     slopes = fitted.coef_[..., at] if nominal else fitted.coef_[:, None, at]
     level = fitted.intercept_ if nominal else fitted.intercept_[:, None]
@@ -254,6 +254,13 @@ def _carried_params(part: Problem, fitted: Any) -> SparseParams:
         theta = frame.engine(part.model, raw)
         shapes = {name: values for name, values in theta.expert.items() if name != "coef"}
     return SparseParams(intercept, coef, gate_intercept, gate_coef, shapes)
+
+
+def _places(columns: Array, wanted: Array) -> Array:
+    """Where the columns wanted stand among columns in any order."""
+    order = np.argsort(columns)
+    places: Array = order[np.searchsorted(columns, wanted, sorter=order)]
+    return places
 
 
 def lacks_class(problem: Problem, rows: Array) -> Any:

@@ -300,6 +300,31 @@ def test_units_of_columns_and_response():
         assert_allclose(two.table.loc[slope, name], factor * one.table.loc[slope, name], rtol=1e-5)
 
 
+def test_the_order_of_named_columns_does_not_matter(split):
+    """Coefficients stay with their columns, also where experts and gate name others."""
+    names = ["c5", "c2", "c0", "c7", "c1", "c3", "c6", "c4"]
+    found = sample_splitting(
+        regressor(expert_features=names, gate_features=names[::-1]), FRAME, Y, random_state=1
+    )
+    keys = ["room", "expert", "term"]
+    one, two = (s.table.set_index(keys).sort_index() for s in (split, found))
+    assert one.index.equals(two.index)
+    for name in ("coef", "std_err"):
+        assert_allclose(one[name], two[name], rtol=1e-4)
+    assert found.log_likelihood == pytest.approx(split.log_likelihood, abs=1e-6)
+    # Where the refit starts: at the penalised fit, column by column.
+    est = found.estimator
+    part, params = _carried(found, FRAME, Y)
+    assert_allclose(
+        part.frame.raw(part.model, part.theta(params))["coef"],
+        est.coef_[:, [names.index(t) for t in part.frame.expert_map.column_names()]],
+        rtol=1e-9,
+    )
+    gate = [names[::-1].index(t) for t in part.frame.gate_map.column_names()]
+    slopes = params.gate_coef[:, part.room_columns[1]] / part.frame.gate_map.scale
+    assert_allclose(slopes, est.gate_coef_[:, gate], rtol=1e-9)
+
+
 def test_weights_are_frequencies():
     """Rows of weight two are two rows, in both kinds of errors."""
     rng = np.random.default_rng(0)
