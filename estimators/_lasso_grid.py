@@ -232,6 +232,12 @@ def _adapted(
 # --- what points are judged by ------------------------------------------------------------------
 
 
+def worse(fit: SparseFit, final: SparseFit) -> SparseFit:
+    """Of a fit and its dense refit the one whose status is worse, the refit where both tie."""
+    rank = [SOUND.index(own.status) if own.status in SOUND else len(SOUND) for own in (fit, final)]
+    return fit if rank[0] > rank[1] else final
+
+
 def n_candidates(problem: Problem) -> int:
     """Slopes that a penalised fit could use, counted as ``n_nonzero_`` counts them.
 
@@ -272,7 +278,7 @@ def point_rows(branch: Branch, ebic_gamma: float) -> list[dict[str, Any]]:
     for alpha, gate_alpha, fit, final in points:
         n_nonzero, df = problem.counts(final.params)
         log_likelihood = final.log_likelihood + jacobian
-        status = final.status if fit.status == "converged" else fit.status
+        said = worse(fit, final)
         rows.append(
             {
                 "n_experts": problem.n_experts,
@@ -287,9 +293,9 @@ def point_rows(branch: Branch, ebic_gamma: float) -> list[dict[str, Any]]:
                     log_likelihood, df, n_nonzero, problem.data.weight, candidates, ebic_gamma
                 ),
                 "kkt_violation": fit.kkt_violation,
-                "status": status,
+                "status": said.status,
                 "n_iter": fit.n_iter,
-                "flag": "; ".join(final.flags),
+                "flag": "; ".join(said.flags),
             }
         )
     return rows

@@ -14,7 +14,7 @@ from scipy.special import gammaln
 
 import mixexperts as mx
 from mixexperts.em.sparse import kkt_violation, log_likelihood, null_fit
-from mixexperts.estimators._lasso_grid import alpha_grid, criteria, n_candidates
+from mixexperts.estimators._lasso_grid import alpha_grid, criteria, n_candidates, worse
 from mixexperts.estimators._lasso_parts import matching, part_of, rows_under
 
 # Sums over rows in another order.
@@ -291,6 +291,37 @@ def test_relaxed_paths_report_dense_refits():
     est = relaxed.estimator(1)
     assert_allclose(est.lasso_coef_, shrunk.estimator(1).coef_, rtol=1e-6, atol=1e-9)
     assert est.log_likelihood_ == relaxed.table["log_likelihood"].iloc[1]
+
+
+@pytest.mark.parametrize("first", ["converged", "max_iter", "degenerate", "diverged"])
+@pytest.mark.parametrize("second", ["converged", "max_iter", "degenerate", "diverged"])
+def test_a_refit_is_no_sounder_than_its_fit_and_a_fit_than_its_refit(first, second):
+    """Both have to hold: the penalised fit chose the columns, the refit has the coefficients."""
+    problem = regressor()._problem(X, Y)
+    null = null_fit(problem.family, problem.rows, 2, regressor()._penalty(problem), n_init=2)
+    fit, final = (replace(null, status=s, flags=(s,)) for s in (first, second))
+    said = worse(fit, final)
+    rank = {"converged": 0, "max_iter": 1, "degenerate": 2, "diverged": 2}
+    assert rank[said.status] == max(rank[first], rank[second])
+    est = regressor(relax=True)
+    est._adopt(problem, est._penalty(problem), fit, (fit,), final)
+    assert (est.status_, est.flags_) == (said.status, said.flags)
+    assert est.converged_ == (first == second == "converged")
+
+
+def test_points_of_unsound_refits_are_not_chosen(monkeypatch):
+    est = regressor(relax=True)
+    own = mx.LassoMoERegressor._relaxed
+
+    def collapsed(self, problem, penalty, fit):
+        found = own(self, problem, penalty, fit)
+        few = fit.params.coef.any()
+        return replace(found, status="degenerate" if few else found.status, log_likelihood=1e9)
+
+    monkeypatch.setattr(mx.LassoMoERegressor, "_relaxed", collapsed)
+    path = est.path(X, Y, alphas=[0.5, 0.1], gate_ratio=1.0)
+    assert path.table["status"].tolist() == ["converged", "degenerate"]
+    assert path.best("bic") == 0
 
 
 def test_adaptive_points_are_those_of_the_estimator():
