@@ -132,8 +132,48 @@ def test_the_bound_by_hand(found):
             found.error_bound(threshold)
         with pytest.raises(ValueError, match="threshold"):
             found.selected(threshold)
+    for threshold in ("c0", None, True):
+        with pytest.raises(TypeError, match=r"threshold must be a number in \(0.5, 1\]"):
+            found.selected(threshold)
+        with pytest.raises(TypeError, match="threshold"):
+            found.error_bound(threshold)
     with pytest.raises(ValueError, match="room"):
         found.selected(0.8, room="class")
+
+
+def test_the_bound_counts_columns_that_could_be_selected():
+    est = regressor(expert_features=["c1", "c2", "c3"], gate_features=["c0", "c1"])
+    found = stability_selection(est, FRAME, Y, n_subsamples=3, random_state=0)
+    assert found.n_columns == 4
+    assert found.selection_probability_.shape == (P,)
+    assert found.error_bound(1.0) == pytest.approx(found.n_selected**2 / 4)
+
+
+def test_parts_that_are_no_halves_have_no_bound():
+    found = stability_selection(regressor(), X, Y, n_subsamples=2, fraction=0.4, random_state=0)
+    assert found.fraction == 0.4
+    assert found.error_bound(0.9) is None
+    with pytest.raises(ValueError, match="threshold"):
+        found.error_bound(0.2)
+
+
+@pytest.mark.parametrize("n", [67, 70])
+def test_pairs_of_an_odd_number_of_rows_share_none(n, monkeypatch):
+    seen = []
+
+    def selects(self, problem, rows, number, target):
+        seen.append(set(rows))
+        return own(self, problem, rows, number, target)
+
+    own = mx.LassoMoERegressor._selects
+    monkeypatch.setattr(mx.LassoMoERegressor, "_selects", selects)
+    found = stability_selection(
+        regressor(n_init=1), X[:n], Y[:n], n_subsamples=4, pairs=True, random_state=0
+    )
+    assert [len(rows) for rows in seen] == [n // 2] * 4
+    assert not seen[0] & seen[1]
+    assert not seen[2] & seen[3]
+    assert found.error_bound(1.0) > 0.0
 
 
 def test_classes_and_choices():
