@@ -121,7 +121,7 @@ class LassoPath:
         while at >= len(self._branches[own].fits):
             at, own = at - len(self._branches[own].fits), own + 1
         branch, orders = self._branches[own], self._orders[own]
-        est = clone(self._est).set_params(
+        est = unfitted(self._est).set_params(
             n_experts=branch.problem.n_experts,
             alpha=float(row["alpha"]),
             gate_alpha=float(row["gate_alpha"]),
@@ -317,7 +317,7 @@ class LassoPathMixin(Parts):
         ValueError, TypeError
             If an argument or the data cannot be used; the message names it.
         """
-        est: Any = clone(self)
+        est = unfitted(self)
         for name in ("theta_", "model_", "frame_", "mass_"):  # for warm_start
             if getattr(self, "warm_start", False) and hasattr(self, name):
                 setattr(est, name, getattr(self, name))
@@ -334,6 +334,17 @@ class LassoPathMixin(Parts):
                 est, problem, ratio, grid, n_alphas=points, alpha_min_ratio=least, progress=bar
             )
         return assembled(est, [branch], gamma)
+
+
+def unfitted(est: Any) -> Any:
+    """As scikit-learn's clone, but a fitted ``init`` stays as it is: it states a start."""
+    own = est.get_params(deep=False)
+    return type(est)(
+        **{
+            name: value if name == "init" else clone(value, safe=False)
+            for name, value in own.items()
+        }
+    )
 
 
 def share(value: Any, name: str) -> float:

@@ -255,6 +255,27 @@ def test_the_estimator_is_not_fitted():
     assert vars(est) == before
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_a_fitted_start_stays_fitted(several):
+    start = regressor().fit(X, Y)
+    est = regressor(init=[start, "random"] if several else start)
+    path = est.path(X, Y, alphas=[0.1, 0.02], gate_ratio=1.0)
+    own = path.estimator(0)
+    assert own is not est
+    assert own.init is est.init
+    assert hasattr(start, "coef_")
+    alone = regressor(alpha=own.alpha, gate_alpha=own.gate_alpha, init=start).fit(X, Y)
+    assert own.objective_ >= alone.objective_ - 1e-6 * abs(alone.objective_)
+    # The neighbouring point takes it up as an estimator of its own.
+    assert regressor(init=own).path(X, Y, alphas=[0.08]).table["status"].item() == "converged"
+
+
+def test_generators_are_not_used_up():
+    est = regressor(random_state=np.random.RandomState(3))
+    one, two = (est.path(X, Y, alphas=[0.1]) for _ in range(2))
+    pd.testing.assert_frame_equal(one.table, two.table)
+
+
 def test_paths_repeat(path):
     again = regressor().path(FRAME, Y, n_alphas=12, alpha_min_ratio=0.05)
     pd.testing.assert_frame_equal(path.frame, again.frame)
