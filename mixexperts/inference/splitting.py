@@ -138,7 +138,8 @@ def sample_splitting(
 
     Notes
     -----
-    Each expert, class and the gate keep their own columns. The refit starts from the penalised fit,
+    A column that does not vary in the rows that select is not selected. Each expert, class and the
+    gate keep their own columns. The refit starts from the penalised fit,
     so that experts keep their numbers. Of a column that the rows of all experts use in the gate
     only differences can be estimated: the last expert's coefficient is then zero and not listed,
     and the others are differences from it (with two experts, log odds); likewise of the classes of
@@ -186,13 +187,13 @@ def sample_splitting(
     order = keyed_rng(seed_of(random_state), "split", 0).permutation(n)
     size = round(share * n)
     first, second = np.sort(order[:size]), np.sort(order[size:])
-    fitted = _selected(
-        clone(est).set_params(**checker._form(whole)), X, y, sample_weight, offset, first
-    )
-    numbers = checker._row_numbers(whole)[second]
-    numbers = numbers[numbers >= 0]
-    if not len(numbers):
-        raise ValueError(f"fraction={fraction} leaves no row of positive weight to estimate with")
+    numbers = checker._row_numbers(whole)
+    seen, numbers = (own[own >= 0] for own in (numbers[first], numbers[second]))
+    for own, what in ((seen, "select"), (numbers, "estimate")):
+        if not len(own):
+            raise ValueError(f"fraction={fraction} leaves no row of positive weight to {what} with")
+    settings = {**checker._form(whole), **checker._without_constant(whole, seen)}
+    fitted = _selected(clone(est).set_params(**settings), X, y, sample_weight, offset, first)
     single = getattr(fitted, "best_estimator_", fitted)
     whole = replace(whole, n_experts=len(single.mass_))
     part, params = single._carried(whole, numbers, single)

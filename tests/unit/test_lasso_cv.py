@@ -429,6 +429,16 @@ def test_a_fold_without_a_class_is_refused():
         classifier().fit(XC, y)
 
 
+def test_rows_that_train_and_validate_are_refused():
+    pairs = [(np.arange(0, 100), np.arange(90, 160)), (np.arange(80, 160), np.arange(80))]
+    with pytest.raises(ValueError, match=r"fold 1 of cv has 10 row\(s\) in training and validation"):
+        folds_of(regressor(), X, Y, pairs)
+    # Rows of no weight take no part, and may stand anywhere.
+    weight = np.ones(N)
+    weight[90:100] = 0.0
+    assert len(folds_of(regressor(), X, Y, pairs, weight)) == 2
+
+
 def test_a_fold_without_variation_is_refused():
     y = np.zeros(N)
     y[0] = 1.0

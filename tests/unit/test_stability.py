@@ -445,6 +445,49 @@ def test_a_part_that_cannot_carry_the_columns_is_refused():
         sample_splitting(est, X[:60], Y[:60], fraction=0.75, random_state=0)
 
 
+def test_columns_that_do_not_vary_in_the_first_part_are_not_selected():
+    """As in a fit that was never given them; factors of the penalty stay with their columns."""
+    plain = sample_splitting(regressor(), X, Y, random_state=1)
+    rare = np.insert(X, 1, 0.0, axis=1)
+    rare[plain.rows_inference[::3], 1] = 1.0
+    factors = np.ones(P + 1)
+    factors[1] = 0.0
+    for est in (regressor(), regressor(penalty_weights=factors, gate_penalty_weights=factors)):
+        found = sample_splitting(est, rare, Y, random_state=1)
+        assert "x1" not in set(found.table["term"])
+        assert_allclose(found.table["coef"], plain.table["coef"], rtol=1e-4)
+        assert_array_equal(found.estimator.support_, np.insert(plain.estimator.support_, 1, False))
+    cv = mx.LassoMoERegressorCV(
+        2, criterion="bic", alphas=[0.2, 0.15], n_init=2, gate_ratio=0.3, random_state=0
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        assert "x1" not in set(sample_splitting(cv, rare, Y, random_state=1).table["term"])
+
+
+def test_a_response_that_does_not_vary_in_the_second_part_is_refused():
+    y = Y.copy()
+    y[sample_splitting(regressor(), X, Y, random_state=1).rows_inference] = 4.0
+    with pytest.raises(InferenceRefusedError, match="in the rows that estimate y is constant"):
+        sample_splitting(regressor(), X, y, random_state=1)
+
+
+def test_errors_that_nobody_expects_are_not_hidden(monkeypatch):
+    from mixexperts.estimators import _lasso_parts
+
+    def broken(*args, **kwargs):
+        raise ValueError("something else")
+
+    problem = regressor()._problem(X, Y)
+    target = np.full((N, 2), 0.5)
+    monkeypatch.setattr(_lasso_parts.Problem, "of", broken)
+    with pytest.raises(ValueError, match="something else"):
+        regressor()._selects(problem, np.arange(50), 0, target)
+    monkeypatch.undo()
+    constant = regressor()._problem(X, np.r_[np.zeros(50), Y[50:]])
+    assert regressor()._selects(constant, np.arange(50), 0, target) is None
+
+
 def test_columns_and_classes_that_are_missing_in_a_part_are_refused():
     rare = np.column_stack([X, np.zeros(N)])
     first = sample_splitting(regressor(), X, Y, random_state=1).rows_selection
