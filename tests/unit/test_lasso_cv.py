@@ -431,7 +431,9 @@ def test_a_fold_without_a_class_is_refused():
 
 def test_rows_that_train_and_validate_are_refused():
     pairs = [(np.arange(0, 100), np.arange(90, 160)), (np.arange(80, 160), np.arange(80))]
-    with pytest.raises(ValueError, match=r"fold 1 of cv has 10 row\(s\) in training and validation"):
+    with pytest.raises(
+        ValueError, match=r"fold 1 of cv has 10 row\(s\) in training and validation"
+    ):
         folds_of(regressor(), X, Y, pairs)
     # Rows of no weight take no part, and may stand anywhere.
     weight = np.ones(N)

@@ -1,6 +1,7 @@
 """Stability selection and sample splitting."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from sklearn.exceptions import NotFittedError
 
 import mixexperts as mx
 from mixexperts.errors import InferenceRefusedError
-from mixexperts.inference.splitting import sample_splitting
+from mixexperts.inference.splitting import _refuse_separated_gate, sample_splitting
 from mixexperts.inference.stability import part_rows, stability_selection
 
 ROUNDING = 1e-9
@@ -443,6 +444,50 @@ def test_a_part_that_cannot_carry_the_columns_is_refused():
     est = regressor(alpha=1e-3, gate_alpha=1e-3, n_init=2, by_scale=False)
     with pytest.raises(InferenceRefusedError, match=r"effective rows|no maximum|singular"):
         sample_splitting(est, X[:60], Y[:60], fraction=0.75, random_state=0)
+
+
+def test_gates_that_separate_are_refused():
+    rng = np.random.default_rng(0)
+    y = np.where(X[:, 0] > 0.0, 6.0 + 2.0 * X[:, 1], -6.0 - 2.0 * X[:, 2])
+    y += 0.5 * rng.standard_normal(N)
+    with pytest.raises(InferenceRefusedError, match=r"gate .* no finite maximum|singular"):
+        sample_splitting(regressor(), X, y, random_state=0)
+    # A gate that is certain of every row is known before its information is looked at.
+    est = regressor().fit(X, Y)
+    part, params = est._carried(est._problem(X, Y), np.arange(N), est)
+    _refuse_separated_gate(part, params)
+    _refuse_separated_gate(part, replace(params, gate_coef=0.0 * params.gate_coef))
+    with pytest.raises(InferenceRefusedError, match="the refit's gate separates the experts"):
+        _refuse_separated_gate(part, replace(params, gate_coef=1e5 * params.gate_coef))
+    # Experts that are as far apart, but that no column tells for certain, are no such case.
+    y = np.where(X[:, 0] + rng.logistic(size=N) > 0.0, 60.0 + 9.0 * X[:, 1], -60.0 - 9.0 * X[:, 2])
+    est = regressor(alpha=0.01, gate_alpha=0.03)
+    table = sample_splitting(est, X, y + rng.standard_normal(N), random_state=0).table
+    gate = table[(table["room"] == "gate") & (table["term"] == "x0")]
+    assert len(gate) == 1
+    assert gate["std_err"].item() < 1.0
+
+
+@pytest.mark.parametrize("rare", [False, True])
+def test_a_gate_that_separates_some_rows_is_refused(rare):
+    """All rows of a group belong to one expert: its log odds are infinite, the others' are not."""
+    rng = np.random.default_rng(1)
+    Z = np.column_stack([X, rng.uniform(size=N) < 0.3])
+    low = (X[:, 0] + rng.logistic(size=N) < 0.0) & ((Z[:, P] == 0.0) | rare)
+    y = np.where(low, -6.0 + 2.0 * X[:, 1], 6.0 - 2.0 * X[:, 2]) + 0.5 * rng.standard_normal(N)
+    est = regressor(gate_alpha=0.01, gate_features=[0, P])
+    if rare:  # the same columns, nothing separates
+        assert np.isfinite(sample_splitting(est, Z, y, random_state=0).table["std_err"]).all()
+        return
+    with pytest.raises(InferenceRefusedError, match=r"gate has no finite maximum|singular"):
+        sample_splitting(est, Z, y, random_state=0)
+
+
+def test_classes_that_separate_are_refused():
+    y = np.where(X[:, 1] > 0.0, "up", "down")
+    est = mx.LassoMoEClassifier(1, 0.05, 0.05, random_state=0)
+    with pytest.raises(InferenceRefusedError, match=r"expert 1 has no finite maximum|singular"):
+        sample_splitting(est, X, y, random_state=0)
 
 
 def test_columns_that_do_not_vary_in_the_first_part_are_not_selected():
