@@ -413,7 +413,7 @@ def test_choices_at_the_end_of_the_grid_are_said():
         ({"cv": [(np.arange(5), np.arange(5, 9), 1)] * 2}, ValueError, "got 3 parts"),
         ({"cv": [(np.arange(5), np.array([N + 3]))] * 2}, ValueError, "pairs of row numbers"),
         ({"cv": [(np.arange(5), np.arange(0))] * 2}, ValueError, "0 validation rows"),
-        ({"cv": [(np.arange(1), np.arange(5))] * 2}, ValueError, "training rows of fold 1"),
+        ({"cv": [(np.arange(1), np.arange(1, 5))] * 2}, ValueError, "training rows of fold 1"),
     ],
 )
 def test_bad_arguments(options, error, match):

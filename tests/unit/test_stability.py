@@ -421,7 +421,7 @@ def test_shared_scales_and_other_families():
     table = sample_splitting(shared, X, Y, random_state=1, cov_type="robust").table
     assert np.isfinite(table["std_err"]).all()
     rng = np.random.default_rng(0)
-    slope = np.where(X[:, 0] < 0.0, 1.0, -1.0) * X[:, 1]
+    slope = np.where(X[:, 0] + rng.logistic(size=N, scale=0.3) < 0.0, 1.0, -1.0) * X[:, 1]
     counts = rng.poisson(np.exp(1.5 + 0.7 * slope)).astype(float)
     est = regressor(expert="poisson", alpha=0.1, gate_alpha=0.05)
     table = sample_splitting(est, X, counts, random_state=0).table
