@@ -18,6 +18,7 @@ from mixexperts.estimators import _checks as checks
 from mixexperts.estimators._base import BaseMoE
 from mixexperts.estimators._data import Resident
 from mixexperts.estimators._lasso_arguments import Arguments, checked_arguments
+from mixexperts.estimators._lasso_grid import worse
 from mixexperts.estimators._lasso_problem import Problem, centred
 from mixexperts.estimators._lasso_starts import given_starts
 from mixexperts.estimators._lasso_tables import coefficient_table, restart_table, summary
@@ -237,7 +238,8 @@ class LassoBase(BaseMoE):
         self.history_ = np.asarray(fit.history) + jacobian
         self.n_iter_ = fit.n_iter
         self.kkt_violation_ = fit.kkt_violation
-        self.status_ = final.status if fit.status == "converged" else fit.status
+        said = worse(fit, final)
+        self.status_ = said.status
         self.converged_ = self.status_ == "converged"
         self.separated_, self.separated_experts_ = False, np.zeros(len(order), dtype=bool)
         if relaxed is not None or _lets_go(penalty):
@@ -246,7 +248,7 @@ class LassoBase(BaseMoE):
         self.weight_sum_, self.row_weight_sum_ = problem.data.weight, problem.data.row_weight
         self.has_offset_ = problem.data.has_offset
         self.has_groups_ = self.has_log_prior_ = False
-        self.flags_ = _renumbered(final.flags, order)
+        self.flags_ = _renumbered(said.flags, order)
         if problem.classes is not None:
             self.classes_ = problem.classes
 

@@ -56,7 +56,7 @@ class LassoCVBase(LassoBase):
         gamma = share(self.ebic_gamma, "ebic_gamma")
         strengths = ratios(
             self.gate_ratio,
-            lambda value: positive_number(value, "gate_ratio", "it is gate_alpha / alpha"),
+            lambda value: positive_number(value, "gate_ratio", "it is a ratio of strengths"),
         )
         alphas = None if self.alphas is None else given_alphas(self.alphas)
         base = self._base(max(values))

@@ -11,6 +11,7 @@ import numpy as np
 from mixexperts._batch import Array
 from mixexperts.estimators._lasso_grid import Branch, fit_branch
 from mixexperts.estimators._lasso_parts import (
+    ConstantPartError,
     held_out_score,
     keyed_seed,
     lacks_class,
@@ -49,7 +50,8 @@ def make_folds(cv: Any, problem: Problem, X: Any, y: Any) -> Folds:
     Raises
     ------
     ValueError, TypeError
-        If ``cv`` is none of these, or leaves a fold without rows or without a class.
+        If ``cv`` is none of these, leaves a fold without rows or without a class, or gives a fold
+        rows that both train and validate.
     """
     if isinstance(cv, bool | np.bool_ | str):
         raise TypeError(f"cv must be an integer >= 2, a splitter or pairs of rows, got {cv!r}")
@@ -68,6 +70,12 @@ def make_folds(cv: Any, problem: Problem, X: Any, y: Any) -> Folds:
             raise ValueError(
                 f"fold {number} of cv has {len(train)} training and {len(test)} validation rows of "
                 "positive weight; each needs some"
+            )
+        both = np.intersect1d(train, test)
+        if len(both):
+            raise ValueError(
+                f"fold {number} of cv has {len(both)} row(s) in training and validation alike; a "
+                "row that the fit has seen says nothing of held-out ones: give disjoint parts"
             )
         if len(train) < problem.n_experts:
             raise ValueError(
@@ -196,13 +204,15 @@ def run_task(
     given = problem.data.given
     try:
         part = part_of(problem, folds.train[task.fold], seed, standardize=bool(est.standardize))
-    except ValueError as error:
+    except ConstantPartError as error:
         raise ValueError(
             f"the training rows of fold {task.fold + 1} cannot be fitted: {error}; use other "
             "folds, "
             "or a criterion without folds, such as criterion='ebic'"
         ) from error
-    branch = fit_branch(est, part, task.gate_ratio, task.alphas, **options)
+    # Strengths are those of all rows, also where the spread of y is another one.
+    unit = float(est._unit(problem))
+    branch = fit_branch(est, part, task.gate_ratio, task.alphas, unit=unit, **options)
     held_out = rows_under(part, given, folds.test[task.fold])
     return np.array([held_out_score(part, fit.params, held_out) for fit in branch.final])
 

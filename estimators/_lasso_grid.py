@@ -27,6 +27,8 @@ from mixexperts.estimators._lasso_problem import Problem, centred
 CRITERIA = ("aic", "bic", "ebic", "mbic")
 #: Statuses of a solution whose likelihood may be compared with others.
 SOUND = ("converged", "max_iter")
+# Where no column goes with the response, a grid starts here, on the solver's scale.
+_LEAST = 1e-12
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,9 @@ class Branch:
     problem : Problem
     gate_ratio : float
     alphas : ndarray of shape (m,)
-        Descending, as the estimator states them; ``gate_alpha`` is ``gate_ratio`` times these.
+        Descending, as the estimator states them.
+    gate_alphas : ndarray of shape (m,)
+        ``gate_ratio`` times these on the solver's scale.
     alpha_max : float
         The smallest at which all slopes zero is stationary.
     fits : tuple of SparseFit
@@ -50,6 +54,7 @@ class Branch:
     problem: Problem
     gate_ratio: float
     alphas: Array
+    gate_alphas: Array
     alpha_max: float
     penalties: tuple[Any, ...]
     fits: tuple[SparseFit, ...]
@@ -64,7 +69,8 @@ class Branch:
 def largest_alpha(est: Any, problem: Problem, gate_ratio: float) -> float:
     """The smallest ``alpha`` at which all penalised slopes zero is stationary.
 
-    Exact at the best mixture without slopes; ``gate_alpha`` is ``gate_ratio * alpha``.
+    Exact at the best mixture without slopes; the strength of the gate is ``gate_ratio`` times that
+    of the experts on the solver's scale.
 
     Raises
     ------
@@ -76,7 +82,8 @@ def largest_alpha(est: Any, problem: Problem, gate_ratio: float) -> float:
             "l1_ratio=0 is ridge alone, which sets no coefficient to zero, so that no alpha is the "
             "first at which all are; give alphas=[...], or an l1_ratio above 0"
         )
-    penalty = est._penalty(problem, 1.0, gate_ratio)
+    unit = float(est._unit(problem))
+    penalty = est._penalty(problem, 1.0 / unit, gate_ratio)
     null = null_fit(
         problem.family,
         problem.rows,
@@ -86,12 +93,15 @@ def largest_alpha(est: Any, problem: Problem, gate_ratio: float) -> float:
         seed=problem.seed,
     )
     expert, gate = alpha_max(problem.family, problem.rows, null, penalty)
-    return max(expert / float(est._unit(problem)), gate / gate_ratio)
+    return max(expert, gate / gate_ratio) / unit
 
 
-def alpha_grid(largest: float, n_alphas: int, ratio: float) -> Array:
-    """``n_alphas`` values from ``largest`` down to ``ratio`` times it, evenly on the log scale."""
-    largest = max(largest, 1e-12)  # a response that no column goes with at all
+def alpha_grid(largest: float, n_alphas: int, ratio: float, unit: float = 1.0) -> Array:
+    """``n_alphas`` values from ``largest`` down to ``ratio`` times it, evenly on the log scale.
+
+    ``unit`` is how many times these the solver's are.
+    """
+    largest = max(largest, _LEAST / unit)  # a response that no column goes with at all
     grid: Array = (
         largest * np.geomspace(1.0, ratio, n_alphas) if n_alphas > 1 else np.array([largest])
     )
@@ -144,18 +154,24 @@ def fit_branch(
     *,
     n_alphas: int = 30,
     alpha_min_ratio: float = 1e-2,
+    unit: float | None = None,
     progress: Any = None,
 ) -> Branch:
     """Fits of an estimator's penalty along a grid, the strongest first.
 
     ``alphas`` None makes the grid from ``alpha_max``. Of the adaptive lasso the grid is that of the
-    pilots, and each point has weights of its own pilot.
+    pilots, and each point has weights of its own pilot. ``unit`` turns ``alpha`` into that of the
+    solver where the ratio is one of the two strengths: of a part of the rows that of all.
     """
     largest = math.nan
+    unit = float(est._unit(problem)) if unit is None else unit
     if alphas is None:
         largest = largest_alpha(est, problem, gate_ratio)
-        alphas = alpha_grid(largest, n_alphas, alpha_min_ratio)
-    penalties = [est._penalty(problem, float(a), gate_ratio * float(a)) for a in alphas]
+        alphas = alpha_grid(largest, n_alphas, alpha_min_ratio, unit)
+    gate_alphas = gate_ratio * unit * alphas
+    penalties = [
+        est._penalty(problem, float(a), float(g)) for a, g in zip(alphas, gate_alphas, strict=True)
+    ]
     starts, names = est._starts(problem, penalties[len(penalties) // 2])
     found = sparse_path(
         problem.family,
@@ -184,7 +200,9 @@ def fit_branch(
             est._relaxed(problem, penalty, fit)
             for penalty, fit in zip(penalties, fits, strict=True)
         )
-    return Branch(problem, gate_ratio, alphas, largest, tuple(penalties), tuple(fits), relaxed)
+    return Branch(
+        problem, gate_ratio, alphas, gate_alphas, largest, tuple(penalties), tuple(fits), relaxed
+    )
 
 
 def _adapted(
@@ -212,6 +230,12 @@ def _adapted(
 
 
 # --- what points are judged by ------------------------------------------------------------------
+
+
+def worse(fit: SparseFit, final: SparseFit) -> SparseFit:
+    """Of a fit and its dense refit the one whose status is worse, the refit where both tie."""
+    rank = [SOUND.index(own.status) if own.status in SOUND else len(SOUND) for own in (fit, final)]
+    return fit if rank[0] > rank[1] else final
 
 
 def n_candidates(problem: Problem) -> int:
@@ -250,16 +274,17 @@ def point_rows(branch: Branch, ebic_gamma: float) -> list[dict[str, Any]]:
     problem = branch.problem
     jacobian, candidates = problem.log_jacobian, n_candidates(problem)
     rows = []
-    for alpha, fit, final in zip(branch.alphas, branch.fits, branch.final, strict=True):
+    points = zip(branch.alphas, branch.gate_alphas, branch.fits, branch.final, strict=True)
+    for alpha, gate_alpha, fit, final in points:
         n_nonzero, df = problem.counts(final.params)
         log_likelihood = final.log_likelihood + jacobian
-        status = final.status if fit.status == "converged" else fit.status
+        said = worse(fit, final)
         rows.append(
             {
                 "n_experts": problem.n_experts,
                 "gate_ratio": branch.gate_ratio,
                 "alpha": float(alpha),
-                "gate_alpha": branch.gate_ratio * float(alpha),
+                "gate_alpha": float(gate_alpha),
                 "log_likelihood": log_likelihood,
                 "objective": fit.objective + jacobian,
                 "n_nonzero": n_nonzero,
@@ -268,9 +293,9 @@ def point_rows(branch: Branch, ebic_gamma: float) -> list[dict[str, Any]]:
                     log_likelihood, df, n_nonzero, problem.data.weight, candidates, ebic_gamma
                 ),
                 "kkt_violation": fit.kkt_violation,
-                "status": status,
+                "status": said.status,
                 "n_iter": fit.n_iter,
-                "flag": "; ".join(final.flags),
+                "flag": "; ".join(said.flags),
             }
         )
     return rows
@@ -292,14 +317,13 @@ def coefficient_rows(branch: Branch, orders: Sequence[Array], point: int) -> lis
         k, c, j = np.nonzero(coef)
         m, t = np.nonzero(gate)
         size = len(k) + len(m)
-        alpha = float(branch.alphas[i])
         tables.append(
             {
                 "point": np.full(size, point + i),
                 "n_experts": np.full(size, problem.n_experts),
                 "gate_ratio": np.full(size, branch.gate_ratio),
-                "alpha": np.full(size, alpha),
-                "gate_alpha": np.full(size, branch.gate_ratio * alpha),
+                "alpha": np.full(size, branch.alphas[i]),
+                "gate_alpha": np.full(size, branch.gate_alphas[i]),
                 "room": np.repeat(np.array(["expert", "gate"], dtype=object), [len(k), len(m)]),
                 "expert": np.concatenate([k, m]) + 1,
                 "class": np.concatenate([classes[c], np.full(len(m), None, dtype=object)]),

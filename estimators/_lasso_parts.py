@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mixexperts._batch import Array
+from mixexperts._batch import Array, weighted_mean
 from mixexperts.em.init import keyed_rng
 from mixexperts.em.sparse import (
     SparseFit,
@@ -18,12 +18,13 @@ from mixexperts.em.sparse import (
 )
 from mixexperts.errors import InferenceRefusedError
 from mixexperts.estimators._data import Resident
-from mixexperts.estimators._lasso_problem import Problem, centred
+from mixexperts.estimators._lasso_problem import Problem, centred, is_constant, spread_of
 from mixexperts.estimators._several import refuse_constant
 from mixexperts.estimators._units import Given
 
-# A column whose range is no wider than this share of its size does not vary.
-_CONSTANT = 32.0 * float(np.finfo(float).eps)
+
+class ConstantPartError(ValueError):
+    """The response does not vary in some of the rows."""
 
 
 def keyed_seed(seed: int, *key: Any) -> int:
@@ -61,13 +62,16 @@ def part_of(
 
     Raises
     ------
-    ValueError
+    ConstantPartError
         If the response does not vary in these rows.
     """
     own = _taken(problem.data.given, rows)
     data = Resident(own, seed=seed)
-    refuse_constant(data, problem.family)
-    varies = _varies(own.X)
+    try:
+        refuse_constant(data, problem.family)
+    except ValueError as error:
+        raise ConstantPartError(str(error)) from error
+    varies = _varies(own)
     if columns is None:
         columns = problem.frame.expert_columns, problem.frame.gate_columns
     return Problem.of(
@@ -159,6 +163,15 @@ class Parts:
             return {}
         return {"by_scale": est._is_by_scale(problem)}
 
+    def _without_constant(self, problem: Problem, rows: Array) -> dict[str, list[int]]:
+        """Settings that leave out columns that do not vary in some rows; {} if all do."""
+        varies = _varies(_taken(problem.data.given, rows))
+        frame = problem.frame
+        columns = {"expert_features": frame.expert_columns, "gate_features": frame.gate_columns}
+        if all(varies[own].all() for own in columns.values()):
+            return {}
+        return {name: own[varies[own]].tolist() for name, own in columns.items()}
+
     def _row_numbers(self, problem: Problem) -> Array:
         return row_numbers(problem)
 
@@ -179,7 +192,7 @@ class Parts:
         seed = keyed_seed(problem.seed, "part", number)
         try:
             part = part_of(problem, rows, seed, standardize=bool(self.standardize))
-        except ValueError:  # the response does not vary
+        except ConstantPartError:
             return None
         if lacks_class(problem, rows) is not None:
             return None
@@ -202,7 +215,8 @@ class Parts:
         Raises
         ------
         InferenceRefusedError
-            If a selected column does not vary in these rows, or they lack a class.
+            If a selected column or the response does not vary in these rows, or they lack a
+            class.
         """
         lost = lacks_class(problem, rows)
         if lost is None and problem.classes is not None:
@@ -220,7 +234,12 @@ class Parts:
                 (fitted.frame_.gate_columns, fitted.gate_coef_),
             )
         ]
-        part = part_of(problem, rows, problem.seed, standardize=True, columns=(used[0], used[1]))
+        try:
+            part = part_of(
+                problem, rows, problem.seed, standardize=True, columns=(used[0], used[1])
+            )
+        except ConstantPartError as error:
+            raise InferenceRefusedError(f"in the rows that estimate {error}") from error
         kept = part.frame.expert_columns, part.frame.gate_columns
         dropped = np.setdiff1d(np.concatenate(used), np.concatenate(kept))
         if len(dropped):
@@ -235,8 +254,8 @@ class Parts:
 def _carried_params(part: Problem, fitted: Any) -> SparseParams:
     """Parameters of a fitted estimator on the scale of a problem of some of its columns."""
     frame, (experts, gate) = part.frame, part.room_columns
-    at = np.searchsorted(fitted.frame_.expert_columns, frame.expert_columns)
-    gate_at = np.searchsorted(fitted.frame_.gate_columns, frame.gate_columns)
+    at = _places(fitted.frame_.expert_columns, frame.expert_columns)
+    gate_at = _places(fitted.frame_.gate_columns, frame.gate_columns)
     nominal = part.family.nominal
     slopes = fitted.coef_[..., at] if nominal else fitted.coef_[:, None, at]
     level = fitted.intercept_ if nominal else fitted.intercept_[:, None]
@@ -254,6 +273,13 @@ def _carried_params(part: Problem, fitted: Any) -> SparseParams:
         theta = frame.engine(part.model, raw)
         shapes = {name: values for name, values in theta.expert.items() if name != "coef"}
     return SparseParams(intercept, coef, gate_intercept, gate_coef, shapes)
+
+
+def _places(columns: Array, wanted: Array) -> Array:
+    """Where the columns wanted stand among columns in any order."""
+    order = np.argsort(columns)
+    places: Array = order[np.searchsorted(columns, wanted, sorter=order)]
+    return places
 
 
 def lacks_class(problem: Problem, rows: Array) -> Any:
@@ -276,9 +302,10 @@ def _taken(given: Given, rows: Array) -> Given:
     return Given.of(given.X[rows], given.y[rows], offset, given.weight[rows], None, None)
 
 
-def _varies(X: Array) -> Array:
-    low, high = X.min(axis=0), X.max(axis=0)
-    varies: Array = high - low > _CONSTANT * np.maximum(np.abs(low), np.abs(high))
+def _varies(given: Given) -> Array:
+    """Columns (n_features,) bool that a problem of these rows does not refuse as constant."""
+    X, weight = given.X, given.weight
+    varies: Array = ~is_constant(X, spread_of(X, weighted_mean(X, weight), weight))
     return varies
 
 

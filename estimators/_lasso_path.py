@@ -121,7 +121,7 @@ class LassoPath:
         while at >= len(self._branches[own].fits):
             at, own = at - len(self._branches[own].fits), own + 1
         branch, orders = self._branches[own], self._orders[own]
-        est = clone(self._est).set_params(
+        est = unfitted(self._est).set_params(
             n_experts=branch.problem.n_experts,
             alpha=float(row["alpha"]),
             gate_alpha=float(row["gate_alpha"]),
@@ -299,7 +299,10 @@ class LassoPathMixin(Parts):
         alpha_min_ratio : float in (0, 1), optional
             By default 0.01, or 0.05 if there are at least as many columns as rows.
         gate_ratio : float, optional
-            ``gate_alpha / alpha`` at all points; by default that of the estimator's own.
+            ``gate_alpha`` is ``gate_ratio`` times ``alpha`` times the standard deviation of y at
+            all points (of Gaussian and other experts of a response that may be rescaled; times 1
+            for counts and classes, and with ``by_scale``). By default ``gate_alpha / alpha`` is
+            that of the estimator's own.
         ebic_gamma : float in [0, 1], default=0.5
             Of the criterion ``ebic``; 0 gives BIC.
 
@@ -314,7 +317,7 @@ class LassoPathMixin(Parts):
         ValueError, TypeError
             If an argument or the data cannot be used; the message names it.
         """
-        est: Any = clone(self)
+        est = unfitted(self)
         for name in ("theta_", "model_", "frame_", "mass_"):  # for warm_start
             if getattr(self, "warm_start", False) and hasattr(self, name):
                 setattr(est, name, getattr(self, name))
@@ -322,8 +325,8 @@ class LassoPathMixin(Parts):
         points, least = grid_arguments(n_alphas, alpha_min_ratio, problem)
         gamma = share(ebic_gamma, "ebic_gamma")
         if gate_ratio is None:
-            gate_ratio = est.gate_alpha / est.alpha
-        ratio = positive_number(gate_ratio, "gate_ratio", "it is gate_alpha / alpha")
+            gate_ratio = est.gate_alpha / (est.alpha * float(est._unit(problem)))
+        ratio = positive_number(gate_ratio, "gate_ratio", "it is a ratio of strengths")
         grid = None if alphas is None else given_alphas(alphas)
         total = points if grid is None else len(grid)
         with Bar(total, bool(self.verbose), f"K={problem.n_experts}") as bar:
@@ -331,6 +334,17 @@ class LassoPathMixin(Parts):
                 est, problem, ratio, grid, n_alphas=points, alpha_min_ratio=least, progress=bar
             )
         return assembled(est, [branch], gamma)
+
+
+def unfitted(est: Any) -> Any:
+    """As scikit-learn's clone, but a fitted ``init`` stays as it is: it states a start."""
+    own = est.get_params(deep=False)
+    return type(est)(
+        **{
+            name: value if name == "init" else clone(value, safe=False)
+            for name, value in own.items()
+        }
+    )
 
 
 def share(value: Any, name: str) -> float:

@@ -81,10 +81,8 @@ class Problem:
         taken = np.union1d(*columns)
         X = given.X if len(taken) == data.n_features else given.X[:, taken]
         center = weighted_mean(X, given.weight) if len(taken) else np.zeros(0)
-        spread = _spread(X, center, given.weight)
-        size = np.abs(X).max(axis=0, initial=0.0)
-        # Rounding of the mean leaves a constant column a spread of some units in the last place.
-        _refuse_constant(spread <= 16.0 * _EPS * size, [names[j] for j in taken])
+        spread = spread_of(X, center, given.weight)
+        _refuse_constant(is_constant(X, spread), [names[j] for j in taken])
         scale = spread if standardize else np.ones(len(taken))
         columns_of_rooms = [np.searchsorted(taken, own) for own in columns]
         maps = [
@@ -289,7 +287,7 @@ def _mask(columns: Array, n: int) -> Array | None:
     return mask
 
 
-def _spread(X: Array, center: Array, weight: Array) -> Array:
+def spread_of(X: Array, center: Array, weight: Array) -> Array:
     """Weighted standard deviations (p,), some columns at a time: X may be wide."""
     width = max(1, 2**22 // max(len(X), 1))
     parts = [
@@ -297,6 +295,15 @@ def _spread(X: Array, center: Array, weight: Array) -> Array:
         for j in range(0, X.shape[1], width)
     ]
     return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def is_constant(X: Array, spread: Array) -> Array:
+    """Columns (p,) bool of a spread that is none.
+
+    Rounding of the mean leaves a constant column a spread of some units in the last place.
+    """
+    constant: Array = spread <= 16.0 * _EPS * np.abs(X).max(axis=0, initial=0.0)
+    return constant
 
 
 def _refuse_constant(constant: Array, names: list[str]) -> None:

@@ -31,8 +31,10 @@ class LassoMoERegressorCV(Regression, LassoCVBase):
     alpha_min_ratio : float in (0, 1), default=None
         None: 0.01, or 0.05 if there are at least as many columns as rows.
     gate_ratio : float or sequence of float, default=(0.5, 1.0, 2.0)
-        Ratios ``gate_alpha / alpha`` to try. One expert has no coefficients of a gate, and one
-        path: that of the first ratio.
+        Ratios of the two strengths to try: ``gate_alpha`` is ``gate_ratio`` times ``alpha`` times
+        the standard deviation of y (of Gaussian and other experts of a response that may be
+        rescaled; times 1 for counts, and with ``by_scale``), so that the unit of y does not
+        matter. One expert has no coefficients of a gate, and one path: that of the first ratio.
     cv : int, splitter or iterable of pairs of row numbers, default=5
         Folds of ``criterion="cv"``. Those of a number are drawn by ``random_state``, from rows in
         the order of the response so that all hold it alike; splitters are those of scikit-learn.
@@ -228,8 +230,10 @@ class LassoMoEClassifierCV(Classification, LassoCVBase):
 
     Parameters
     ----------
-    n_experts, alphas, n_alphas, alpha_min_ratio, gate_ratio
+    n_experts, alphas, n_alphas, alpha_min_ratio
         As in :class:`LassoMoERegressorCV`.
+    gate_ratio : float or sequence of float, default=(0.5, 1.0, 2.0)
+        Ratios ``gate_alpha / alpha`` to try. One expert has one path, that of the first ratio.
     cv : int, splitter or iterable of pairs of row numbers, default=5
         Folds of ``criterion="cv"``. Those of a number hold each class alike.
     criterion, ebic_gamma, one_se

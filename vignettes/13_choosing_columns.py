@@ -68,7 +68,7 @@ print(f"largest violation: {bic.cv_results_['kkt_violation'].max():.1e}")
 # that were held out, and chooses a weaker penalty: for prediction a few slopes too many do little
 # harm. The dotted line is the sparsest point within a standard error of the best.
 
-cv = mx.LassoMoERegressorCV(2, gate_ratio=1.0, n_alphas=12, random_state=0).fit(X, y)
+cv = mx.LassoMoERegressorCV(2, gate_ratio=0.5, n_alphas=12, random_state=0).fit(X, y)
 ax = mx.plots.plot_cv(cv)
 plt.show()
 
@@ -79,7 +79,7 @@ plt.show()
 # fits what was selected once more without penalty, and ``penalty="adaptive"`` fits again with
 # weights that spare slopes which were large. Both make BIC choose fewer columns.
 
-kept = {"gate_ratio": 1.0, "criterion": "bic", "n_alphas": 20, "random_state": 0}
+kept = {"gate_ratio": 0.5, "criterion": "bic", "n_alphas": 20, "random_state": 0}
 models = {
     "all columns": full,
     "lasso, CV": cv,

@@ -19,6 +19,11 @@ from mixexperts.penalties.sparse import SparsePenalty
 
 # Below this ratio of eigenvalues, on the scale of unit diagonals, the information is singular.
 _SINGULAR = 1e-10
+# Gates nearer than this to zero and one in all rows separate the experts.
+_CERTAIN = 1e-6
+# Standard error of a log odds, or log mean, per standard deviation of its column: beyond it the
+# coefficient runs away, and has no maximum that it stops at.
+_RUNAWAY = 30.0
 
 
 @dataclass(frozen=True)
@@ -131,14 +136,15 @@ def sample_splitting(
     ------
     InferenceRefusedError
         If the second part cannot carry what was selected: an expert has too few rows, a column
-        does not vary, the refit does not converge, or its information is singular. Also if the
-        first part has no sound fit.
+        does not vary, the refit does not converge, its information is singular, or a selected
+        column separates experts or classes. Also if the first part has no sound fit.
     ValueError, TypeError
         If an argument or the data cannot be used; the message names it.
 
     Notes
     -----
-    Each expert, class and the gate keep their own columns. The refit starts from the penalised fit,
+    A column that does not vary in the rows that select is not selected. Each expert, class and the
+    gate keep their own columns. The refit starts from the penalised fit,
     so that experts keep their numbers. Of a column that the rows of all experts use in the gate
     only differences can be estimated: the last expert's coefficient is then zero and not listed,
     and the others are differences from it (with two experts, log odds); likewise of the classes of
@@ -186,13 +192,13 @@ def sample_splitting(
     order = keyed_rng(seed_of(random_state), "split", 0).permutation(n)
     size = round(share * n)
     first, second = np.sort(order[:size]), np.sort(order[size:])
-    fitted = _selected(
-        clone(est).set_params(**checker._form(whole)), X, y, sample_weight, offset, first
-    )
-    numbers = checker._row_numbers(whole)[second]
-    numbers = numbers[numbers >= 0]
-    if not len(numbers):
-        raise ValueError(f"fraction={fraction} leaves no row of positive weight to estimate with")
+    numbers = checker._row_numbers(whole)
+    seen, numbers = (own[own >= 0] for own in (numbers[first], numbers[second]))
+    for own, what in ((seen, "select"), (numbers, "estimate")):
+        if not len(own):
+            raise ValueError(f"fraction={fraction} leaves no row of positive weight to {what} with")
+    settings = {**checker._form(whole), **checker._without_constant(whole, seen)}
+    fitted = _selected(clone(est).set_params(**settings), X, y, sample_weight, offset, first)
     single = getattr(fitted, "best_estimator_", fitted)
     whole = replace(whole, n_experts=len(single.mass_))
     part, params = single._carried(whole, numbers, single)
@@ -243,12 +249,14 @@ def _estimated(
         seed=part.seed,
     ).best
     _refuse_thin(part, params, fit)
+    _refuse_separated_gate(part, fit.params)
     problem = Problem.of(part.family, part.rows, part.n_experts, penalty)
     point = problem.at(fit.params)
     newton = ActiveNewton(problem)
     predictors = newton.predictors(point)
     information, _ = newton.system(point, predictors)
     inverse = _inverse(information)
+    _refuse_runaway(part, predictors, inverse)
     if cov_type == "robust":
         scores = newton.scores(point, predictors)
         inverse = inverse @ ((scores / problem.rows.weight) @ scores.T) @ inverse
@@ -296,6 +304,41 @@ def _refuse_thin(part: Any, params: SparseParams, fit: SparseFit) -> None:
             f"{': ' * bool(fit.flags)}{'; '.join(fit.flags)}): the part that estimates cannot "
             "carry the selected columns; use larger alphas or a smaller fraction"
         )
+
+
+def _refuse_separated_gate(part: Any, params: SparseParams) -> None:
+    """Refuse where the gate knows the expert of every row: its slopes then grow without end."""
+    if not params.gate_coef.any():
+        return
+    used = np.flatnonzero(params.gate_coef.any(axis=0))
+    logits = params.gate_intercept + part.rows.X[:, used] @ params.gate_coef[:, used].T
+    gate = np.exp(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
+    if ((gate < _CERTAIN) | (gate > 1.0 - _CERTAIN)).all():
+        raise InferenceRefusedError(
+            "the refit's gate separates the experts: in every row that estimates its "
+            "probabilities are zero and one, so that its coefficients have no finite maximum; "
+            "keep the penalised fit, or leave out the columns that separate by gate_features"
+        )
+
+
+def _refuse_runaway(part: Any, predictors: list[Predictor], inverse: Array) -> None:
+    """Refuse where some rows separate, so that a log odds has no finite maximum."""
+    error = np.sqrt(np.diagonal(inverse))
+    at = 0
+    for p in predictors:
+        if p.room == "shape":
+            break  # they come last
+        own = error[at : at + p.intercept + len(p.active)]
+        at += len(own)
+        if p.room == "expert" and part.family.affine_response:
+            continue
+        if (own > _RUNAWAY).any():
+            whose = f"expert {p.expert + 1}" if p.room == "expert" else "the gate"
+            raise InferenceRefusedError(
+                f"a coefficient of {whose} has no finite maximum in the refit: rows that estimate "
+                f"are separated by the selected columns (its standard error is {own.max():.3g} per "
+                "standard deviation of a column); use larger alphas, or a smaller fraction"
+            )
 
 
 def _inverse(information: Array) -> Array:

@@ -35,10 +35,12 @@ class StabilitySelection:
         The fit of all rows, whose numbers of the experts ``frame`` uses.
     n_selected : float
         Mean number of columns that a subsample selected, the q of the bound.
+    n_columns : int
+        Columns of X that the experts or the gate may use, the p of the bound.
     n_subsamples, n_used : int
         Subsamples drawn, and those whose fits were sound.
     fraction : float
-        Share of the rows in a subsample.
+        Share of the rows in a subsample, as it was asked for.
     pairs : bool
         Whether subsamples are complementary pairs.
     """
@@ -47,6 +49,7 @@ class StabilitySelection:
     frame: Any
     estimator: Any
     n_selected: float
+    n_columns: int
     n_subsamples: int
     n_used: int
     fraction: float
@@ -69,7 +72,7 @@ class StabilitySelection:
 
         Raises
         ------
-        ValueError
+        ValueError, TypeError
             If an argument cannot be used.
         """
         _checked_threshold(threshold)
@@ -80,9 +83,10 @@ class StabilitySelection:
         rows = rows.sort_values("probability", ascending=False, kind="stable")
         return [str(term) for term in rows["term"]]
 
-    def error_bound(self, threshold: float = 0.75) -> float:
+    def error_bound(self, threshold: float = 0.75) -> float | None:
         """Bound on the expected number of columns selected by chance, ``q^2 / ((2 t - 1) p)``.
 
+        q is ``n_selected`` and p ``n_columns``: columns that no room may use are no candidates.
         Meinshausen and Bühlmann (2010, theorem 1) bound the number of noise columns at a
         threshold t this way, if noise columns are exchangeable and selection is no worse than
         guessing. With complementary pairs Shah and Samworth (2013) prove the same number without
@@ -95,16 +99,18 @@ class StabilitySelection:
 
         Returns
         -------
-        float
+        float or None
+            None with a ``fraction`` other than 0.5: the bound is proved for halves alone.
 
         Raises
         ------
-        ValueError
-            If the threshold is not in (0.5, 1].
+        ValueError, TypeError
+            If the threshold is no number in (0.5, 1].
         """
         _checked_threshold(threshold)
-        p = len(self.selection_probability_)
-        return float(self.n_selected**2 / ((2.0 * threshold - 1.0) * p))
+        if self.fraction != 0.5:
+            return None
+        return float(self.n_selected**2 / ((2.0 * threshold - 1.0) * self.n_columns))
 
     def plot(self, **options: Any) -> Any:
         """Draw the probabilities of the columns selected most often.
@@ -126,7 +132,7 @@ class StabilitySelection:
         kind = "complementary halves" if self.pairs else f"shares of {self.fraction:g} of the rows"
         return (
             f"StabilitySelection over {self.n_used} {kind}; {self.n_selected:.3g} of "
-            f"{len(self.selection_probability_)} columns in each"
+            f"{self.n_columns} columns in each"
         )
 
 
@@ -157,7 +163,8 @@ def stability_selection(
     n_subsamples : int, default=100
         Parts to fit; with ``pairs`` even.
     fraction : float in (0, 1), default=0.5
-        Share of the rows in a part. The bound is one for halves.
+        Share of the rows in a part; of an odd number of rows a half is rounded down. The error
+        bound is one for halves.
     pairs : bool, default=False
         Draw complementary pairs of halves (Shah and Samworth 2013).
     n_jobs : int or None, default=None
@@ -223,7 +230,8 @@ def stability_selection(
     whole = clone(est).set_params(random_state=seed_of(random_state), warm_start=False)
     problem = whole._problem(X, y, sample_weight, offset)
     whole = whole._settled(problem)
-    size = round(fraction * problem.data.n_rows)
+    # Complementary halves share no row.
+    size = problem.data.n_rows // 2 if fraction == 0.5 else round(fraction * problem.data.n_rows)
     if size < max(2, problem.n_experts) or size >= problem.data.n_rows:
         raise ValueError(
             f"fraction={fraction} of {problem.data.n_rows} rows are {size}; a part needs at least "
@@ -257,9 +265,10 @@ def stability_selection(
         frame,
         whole,
         float(support.sum(axis=1).mean()),
+        len(problem.taken),
         n_parts,
         len(used),
-        size / problem.data.n_rows,
+        float(fraction),
         pairs,
         names,
     )
@@ -320,6 +329,10 @@ def _checked(n_subsamples: Any, fraction: Any, pairs: Any) -> tuple[int, bool]:
 
 
 def _checked_threshold(threshold: Any) -> None:
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float | np.number):
+        raise TypeError(
+            f"threshold must be a number in (0.5, 1], a share of the parts; got {threshold!r}"
+        )
     if not 0.5 < threshold <= 1.0:
         raise ValueError(f"threshold must lie in (0.5, 1], got {threshold!r}")
 

@@ -334,7 +334,7 @@ def plot_cv(
         if len(ratios) > 1:
             ax.legend(
                 handles=handles,
-                title="gate_alpha / alpha",
+                title="gate_ratio",
                 frameon=False,
                 fontsize="small",
                 title_fontsize="small",

@@ -14,7 +14,7 @@ from scipy.special import gammaln
 
 import mixexperts as mx
 from mixexperts.em.sparse import kkt_violation, log_likelihood, null_fit
-from mixexperts.estimators._lasso_grid import alpha_grid, criteria, n_candidates
+from mixexperts.estimators._lasso_grid import alpha_grid, criteria, n_candidates, worse
 from mixexperts.estimators._lasso_parts import matching, part_of, rows_under
 
 # Sums over rows in another order.
@@ -97,12 +97,12 @@ def test_alpha_max_is_where_slopes_stop_being_stationary(ratio, penalty):
 
     def violation(factor):
         alpha = factor * path.alpha_max
-        penalty = est._penalty(problem, alpha, ratio * alpha)
+        penalty = est._penalty(problem, alpha, ratio * alpha * problem.unit)
         return kkt_violation(problem.family, problem.rows, penalty, null.params)
 
     assert violation(1.0 + 1e-6) < 1e-7
     # One percent of the strength is then missing somewhere.
-    assert violation(0.99) > 1e-3 * min(1.0, ratio) * path.alpha_max
+    assert violation(0.99) > 1e-3 * min(1.0, ratio) * path.alpha_max * problem.unit
 
 
 def test_default_grids_depend_on_the_shape(monkeypatch):
@@ -116,13 +116,19 @@ def test_default_grids_depend_on_the_shape(monkeypatch):
 def test_given_alphas_are_taken_in_descending_order():
     path = regressor().path(X, Y, alphas=[0.05, 0.2, 0.1], gate_ratio=0.5)
     assert path.table["alpha"].tolist() == [0.2, 0.1, 0.05]
-    assert path.table["gate_alpha"].tolist() == [0.1, 0.05, 0.025]
+    assert_allclose(path.table["gate_alpha"], np.array([0.1, 0.05, 0.025]) * Y.std(), rtol=1e-12)
     assert math.isnan(path.alpha_max)
 
 
 def test_ratio_is_the_estimators_own_by_default():
     path = regressor(alpha=0.1, gate_alpha=0.03).path(X, Y, n_alphas=2)
     assert_allclose(path.table["gate_alpha"], 0.3 * path.table["alpha"], rtol=1e-12)
+
+
+@pytest.mark.parametrize("unit", [1e-15, 1.0, 1e15])
+def test_grids_of_nothing_start_low_in_any_unit(unit):
+    assert_allclose(alpha_grid(0.0, 2, 0.1, unit) * unit, [1e-12, 1e-13], rtol=1e-9)
+    assert_allclose(alpha_grid(3.0 / unit, 2, 0.1, unit) * unit, [3.0, 0.3], rtol=1e-9)
 
 
 @given(st.floats(1e-8, 1e8), st.integers(2, 60), st.floats(1e-4, 0.9))
@@ -249,6 +255,27 @@ def test_the_estimator_is_not_fitted():
     assert vars(est) == before
 
 
+@pytest.mark.parametrize("several", [False, True])
+def test_a_fitted_start_stays_fitted(several):
+    start = regressor().fit(X, Y)
+    est = regressor(init=[start, "random"] if several else start)
+    path = est.path(X, Y, alphas=[0.1, 0.02], gate_ratio=1.0)
+    own = path.estimator(0)
+    assert own is not est
+    assert own.init is est.init
+    assert hasattr(start, "coef_")
+    alone = regressor(alpha=own.alpha, gate_alpha=own.gate_alpha, init=start).fit(X, Y)
+    assert own.objective_ >= alone.objective_ - 1e-6 * abs(alone.objective_)
+    # The neighbouring point takes it up as an estimator of its own.
+    assert regressor(init=own).path(X, Y, alphas=[0.08]).table["status"].item() == "converged"
+
+
+def test_generators_are_not_used_up():
+    est = regressor(random_state=np.random.RandomState(3))
+    one, two = (est.path(X, Y, alphas=[0.1]) for _ in range(2))
+    pd.testing.assert_frame_equal(one.table, two.table)
+
+
 def test_paths_repeat(path):
     again = regressor().path(FRAME, Y, n_alphas=12, alpha_min_ratio=0.05)
     pd.testing.assert_frame_equal(path.frame, again.frame)
@@ -267,8 +294,9 @@ def test_weights_are_frequencies():
 
 def test_the_unit_of_y_goes_into_alpha():
     one = regressor().path(X, Y, n_alphas=4, alpha_min_ratio=0.2)
-    # gate_alpha has no unit: the ratio changes with that of alpha.
-    two = regressor().path(X, 100.0 * Y, n_alphas=4, alpha_min_ratio=0.2, gate_ratio=100.0)
+    ratio = 1.0 / Y.std()  # that of the estimator's own strengths
+    two = regressor().path(X, 100.0 * Y, n_alphas=4, alpha_min_ratio=0.2, gate_ratio=ratio)
+    assert_allclose(two.table["gate_alpha"], one.table["gate_alpha"], rtol=1e-6)
     assert_allclose(two.table["alpha"], one.table["alpha"] / 100.0, rtol=1e-6)
     assert_array_equal(one.table["n_nonzero"], two.table["n_nonzero"])
     assert_allclose(two.estimator(3).coef_, 100.0 * one.estimator(3).coef_, atol=1e-3)
@@ -284,6 +312,37 @@ def test_relaxed_paths_report_dense_refits():
     est = relaxed.estimator(1)
     assert_allclose(est.lasso_coef_, shrunk.estimator(1).coef_, rtol=1e-6, atol=1e-9)
     assert est.log_likelihood_ == relaxed.table["log_likelihood"].iloc[1]
+
+
+@pytest.mark.parametrize("first", ["converged", "max_iter", "degenerate", "diverged"])
+@pytest.mark.parametrize("second", ["converged", "max_iter", "degenerate", "diverged"])
+def test_a_refit_is_no_sounder_than_its_fit_and_a_fit_than_its_refit(first, second):
+    """Both have to hold: the penalised fit chose the columns, the refit has the coefficients."""
+    problem = regressor()._problem(X, Y)
+    null = null_fit(problem.family, problem.rows, 2, regressor()._penalty(problem), n_init=2)
+    fit, final = (replace(null, status=s, flags=(s,)) for s in (first, second))
+    said = worse(fit, final)
+    rank = {"converged": 0, "max_iter": 1, "degenerate": 2, "diverged": 2}
+    assert rank[said.status] == max(rank[first], rank[second])
+    est = regressor(relax=True)
+    est._adopt(problem, est._penalty(problem), fit, (fit,), final)
+    assert (est.status_, est.flags_) == (said.status, said.flags)
+    assert est.converged_ == (first == second == "converged")
+
+
+def test_points_of_unsound_refits_are_not_chosen(monkeypatch):
+    est = regressor(relax=True)
+    own = mx.LassoMoERegressor._relaxed
+
+    def collapsed(self, problem, penalty, fit):
+        found = own(self, problem, penalty, fit)
+        few = fit.params.coef.any()
+        return replace(found, status="degenerate" if few else found.status, log_likelihood=1e9)
+
+    monkeypatch.setattr(mx.LassoMoERegressor, "_relaxed", collapsed)
+    path = est.path(X, Y, alphas=[0.5, 0.1], gate_ratio=1.0)
+    assert path.table["status"].tolist() == ["converged", "degenerate"]
+    assert path.best("bic") == 0
 
 
 def test_adaptive_points_are_those_of_the_estimator():

@@ -86,7 +86,8 @@ def test_frames_need_no_matplotlib():
 
 def test_the_path_frame_is_the_coefficients_with_zeros(path):
     frame = plots.path_frame(path)
-    assert frame.attrs == {"n_experts": 2, "gate_ratio": 1.0, "chosen": None}
+    ratio = path.table["gate_ratio"].iloc[0]
+    assert frame.attrs == {"n_experts": 2, "gate_ratio": ratio, "chosen": None}
     lines = frame.groupby(["room", "expert", "term"]).ngroups
     assert len(frame) == lines * len(path)
     for point in (0, 5):

@@ -1,6 +1,7 @@
 """Stability selection and sample splitting."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from sklearn.exceptions import NotFittedError
 
 import mixexperts as mx
 from mixexperts.errors import InferenceRefusedError
-from mixexperts.inference.splitting import sample_splitting
+from mixexperts.inference.splitting import _refuse_separated_gate, sample_splitting
 from mixexperts.inference.stability import part_rows, stability_selection
 
 ROUNDING = 1e-9
@@ -132,8 +133,48 @@ def test_the_bound_by_hand(found):
             found.error_bound(threshold)
         with pytest.raises(ValueError, match="threshold"):
             found.selected(threshold)
+    for threshold in ("c0", None, True):
+        with pytest.raises(TypeError, match=r"threshold must be a number in \(0.5, 1\]"):
+            found.selected(threshold)
+        with pytest.raises(TypeError, match="threshold"):
+            found.error_bound(threshold)
     with pytest.raises(ValueError, match="room"):
         found.selected(0.8, room="class")
+
+
+def test_the_bound_counts_columns_that_could_be_selected():
+    est = regressor(expert_features=["c1", "c2", "c3"], gate_features=["c0", "c1"])
+    found = stability_selection(est, FRAME, Y, n_subsamples=3, random_state=0)
+    assert found.n_columns == 4
+    assert found.selection_probability_.shape == (P,)
+    assert found.error_bound(1.0) == pytest.approx(found.n_selected**2 / 4)
+
+
+def test_parts_that_are_no_halves_have_no_bound():
+    found = stability_selection(regressor(), X, Y, n_subsamples=2, fraction=0.4, random_state=0)
+    assert found.fraction == 0.4
+    assert found.error_bound(0.9) is None
+    with pytest.raises(ValueError, match="threshold"):
+        found.error_bound(0.2)
+
+
+@pytest.mark.parametrize("n", [67, 70])
+def test_pairs_of_an_odd_number_of_rows_share_none(n, monkeypatch):
+    seen = []
+
+    def selects(self, problem, rows, number, target):
+        seen.append(set(rows))
+        return own(self, problem, rows, number, target)
+
+    own = mx.LassoMoERegressor._selects
+    monkeypatch.setattr(mx.LassoMoERegressor, "_selects", selects)
+    found = stability_selection(
+        regressor(n_init=1), X[:n], Y[:n], n_subsamples=4, pairs=True, random_state=0
+    )
+    assert [len(rows) for rows in seen] == [n // 2] * 4
+    assert not seen[0] & seen[1]
+    assert not seen[2] & seen[3]
+    assert found.error_bound(1.0) > 0.0
 
 
 def test_classes_and_choices():
@@ -300,6 +341,31 @@ def test_units_of_columns_and_response():
         assert_allclose(two.table.loc[slope, name], factor * one.table.loc[slope, name], rtol=1e-5)
 
 
+def test_the_order_of_named_columns_does_not_matter(split):
+    """Coefficients stay with their columns, also where experts and gate name others."""
+    names = ["c5", "c2", "c0", "c7", "c1", "c3", "c6", "c4"]
+    found = sample_splitting(
+        regressor(expert_features=names, gate_features=names[::-1]), FRAME, Y, random_state=1
+    )
+    keys = ["room", "expert", "term"]
+    one, two = (s.table.set_index(keys).sort_index() for s in (split, found))
+    assert one.index.equals(two.index)
+    for name in ("coef", "std_err"):
+        assert_allclose(one[name], two[name], rtol=1e-4)
+    assert found.log_likelihood == pytest.approx(split.log_likelihood, abs=1e-6)
+    # Where the refit starts: at the penalised fit, column by column.
+    est = found.estimator
+    part, params = _carried(found, FRAME, Y)
+    assert_allclose(
+        part.frame.raw(part.model, part.theta(params))["coef"],
+        est.coef_[:, [names.index(t) for t in part.frame.expert_map.column_names()]],
+        rtol=1e-9,
+    )
+    gate = [names[::-1].index(t) for t in part.frame.gate_map.column_names()]
+    slopes = params.gate_coef[:, part.room_columns[1]] / part.frame.gate_map.scale
+    assert_allclose(slopes, est.gate_coef_[:, gate], rtol=1e-9)
+
+
 def test_weights_are_frequencies():
     """Rows of weight two are two rows, in both kinds of errors."""
     rng = np.random.default_rng(0)
@@ -355,7 +421,7 @@ def test_shared_scales_and_other_families():
     table = sample_splitting(shared, X, Y, random_state=1, cov_type="robust").table
     assert np.isfinite(table["std_err"]).all()
     rng = np.random.default_rng(0)
-    slope = np.where(X[:, 0] < 0.0, 1.0, -1.0) * X[:, 1]
+    slope = np.where(X[:, 0] + rng.logistic(size=N, scale=0.3) < 0.0, 1.0, -1.0) * X[:, 1]
     counts = rng.poisson(np.exp(1.5 + 0.7 * slope)).astype(float)
     est = regressor(expert="poisson", alpha=0.1, gate_alpha=0.05)
     table = sample_splitting(est, X, counts, random_state=0).table
@@ -378,6 +444,93 @@ def test_a_part_that_cannot_carry_the_columns_is_refused():
     est = regressor(alpha=1e-3, gate_alpha=1e-3, n_init=2, by_scale=False)
     with pytest.raises(InferenceRefusedError, match=r"effective rows|no maximum|singular"):
         sample_splitting(est, X[:60], Y[:60], fraction=0.75, random_state=0)
+
+
+def test_gates_that_separate_are_refused():
+    rng = np.random.default_rng(0)
+    y = np.where(X[:, 0] > 0.0, 6.0 + 2.0 * X[:, 1], -6.0 - 2.0 * X[:, 2])
+    y += 0.5 * rng.standard_normal(N)
+    with pytest.raises(InferenceRefusedError, match=r"gate .* no finite maximum|singular"):
+        sample_splitting(regressor(), X, y, random_state=0)
+    # A gate that is certain of every row is known before its information is looked at.
+    est = regressor().fit(X, Y)
+    part, params = est._carried(est._problem(X, Y), np.arange(N), est)
+    _refuse_separated_gate(part, params)
+    _refuse_separated_gate(part, replace(params, gate_coef=0.0 * params.gate_coef))
+    with pytest.raises(InferenceRefusedError, match="the refit's gate separates the experts"):
+        _refuse_separated_gate(part, replace(params, gate_coef=1e5 * params.gate_coef))
+    # Experts that are as far apart, but that no column tells for certain, are no such case.
+    y = np.where(X[:, 0] + rng.logistic(size=N) > 0.0, 60.0 + 9.0 * X[:, 1], -60.0 - 9.0 * X[:, 2])
+    est = regressor(alpha=0.01, gate_alpha=0.03)
+    table = sample_splitting(est, X, y + rng.standard_normal(N), random_state=0).table
+    gate = table[(table["room"] == "gate") & (table["term"] == "x0")]
+    assert len(gate) == 1
+    assert gate["std_err"].item() < 1.0
+
+
+@pytest.mark.parametrize("rare", [False, True])
+def test_a_gate_that_separates_some_rows_is_refused(rare):
+    """All rows of a group belong to one expert: its log odds are infinite, the others' are not."""
+    rng = np.random.default_rng(1)
+    Z = np.column_stack([X, rng.uniform(size=N) < 0.3])
+    low = (X[:, 0] + rng.logistic(size=N) < 0.0) & ((Z[:, P] == 0.0) | rare)
+    y = np.where(low, -6.0 + 2.0 * X[:, 1], 6.0 - 2.0 * X[:, 2]) + 0.5 * rng.standard_normal(N)
+    est = regressor(gate_alpha=0.01, gate_features=[0, P])
+    if rare:  # the same columns, nothing separates
+        assert np.isfinite(sample_splitting(est, Z, y, random_state=0).table["std_err"]).all()
+        return
+    with pytest.raises(InferenceRefusedError, match=r"gate has no finite maximum|singular"):
+        sample_splitting(est, Z, y, random_state=0)
+
+
+def test_classes_that_separate_are_refused():
+    y = np.where(X[:, 1] > 0.0, "up", "down")
+    est = mx.LassoMoEClassifier(1, 0.05, 0.05, random_state=0)
+    with pytest.raises(InferenceRefusedError, match=r"expert 1 has no finite maximum|singular"):
+        sample_splitting(est, X, y, random_state=0)
+
+
+def test_columns_that_do_not_vary_in_the_first_part_are_not_selected():
+    """As in a fit that was never given them; factors of the penalty stay with their columns."""
+    plain = sample_splitting(regressor(), X, Y, random_state=1)
+    rare = np.insert(X, 1, 0.0, axis=1)
+    rare[plain.rows_inference[::3], 1] = 1.0
+    factors = np.ones(P + 1)
+    factors[1] = 0.0
+    for est in (regressor(), regressor(penalty_weights=factors, gate_penalty_weights=factors)):
+        found = sample_splitting(est, rare, Y, random_state=1)
+        assert "x1" not in set(found.table["term"])
+        assert_allclose(found.table["coef"], plain.table["coef"], rtol=1e-4)
+        assert_array_equal(found.estimator.support_, np.insert(plain.estimator.support_, 1, False))
+    cv = mx.LassoMoERegressorCV(
+        2, criterion="bic", alphas=[0.2, 0.15], n_init=2, gate_ratio=0.3, random_state=0
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        assert "x1" not in set(sample_splitting(cv, rare, Y, random_state=1).table["term"])
+
+
+def test_a_response_that_does_not_vary_in_the_second_part_is_refused():
+    y = Y.copy()
+    y[sample_splitting(regressor(), X, Y, random_state=1).rows_inference] = 4.0
+    with pytest.raises(InferenceRefusedError, match="in the rows that estimate y is constant"):
+        sample_splitting(regressor(), X, y, random_state=1)
+
+
+def test_errors_that_nobody_expects_are_not_hidden(monkeypatch):
+    from mixexperts.estimators import _lasso_parts
+
+    def broken(*args, **kwargs):
+        raise ValueError("something else")
+
+    problem = regressor()._problem(X, Y)
+    target = np.full((N, 2), 0.5)
+    monkeypatch.setattr(_lasso_parts.Problem, "of", broken)
+    with pytest.raises(ValueError, match="something else"):
+        regressor()._selects(problem, np.arange(50), 0, target)
+    monkeypatch.undo()
+    constant = regressor()._problem(X, np.r_[np.zeros(50), Y[50:]])
+    assert regressor()._selects(constant, np.arange(50), 0, target) is None
 
 
 def test_columns_and_classes_that_are_missing_in_a_part_are_refused():
