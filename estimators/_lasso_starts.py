@@ -54,7 +54,7 @@ def given_starts(
     solver = Solver.of(problem.family, problem.rows, problem.n_experts, penalty)
     for item in init if several else [init]:
         if isinstance(item, str):
-            kinds = named_kinds(item, problem.n_experts, n_init)
+            kinds = named_kinds(solver, item, n_init)
             starts += [initial_params(solver, kind, i, problem.seed) for kind, i in kinds]
             names += [kind for kind, _ in kinds]
             continue
@@ -64,9 +64,9 @@ def given_starts(
     return tuple(starts), tuple(names)
 
 
-def named_kinds(name: str, n_experts: int, n_init: int) -> list[tuple[str, int]]:
+def named_kinds(solver: Solver, name: str, n_init: int) -> list[tuple[str, int]]:
     """Kinds of starts and their numbers; ``"auto"`` takes kinds in turn."""
-    return [("single", 0)] if n_experts == 1 else named_starts(name, n_init)
+    return [("single", 0)] if solver.n_experts == 1 else named_starts(solver, name, n_init)
 
 
 def _start(item: Any, problem: Problem, solver: Solver) -> tuple[str, SparseParams]:

@@ -82,7 +82,7 @@ def fit_sparse(
         Where to start; None makes ``n_init`` starts of the kind ``init``.
     n_init : int, default=10
     init : str, default="auto"
-        A kind of :mod:`mixexperts.em.init`; ``"auto"`` takes five kinds in turn.
+        A kind of :mod:`mixexperts.em.init`; ``"auto"`` takes several in turn.
     tol : float, default=1e-7
         Largest distance of the gradient per unit of weight from the subdifferential.
     max_iter : int, default=1000
@@ -137,7 +137,7 @@ def _made(
 ) -> Sequence[tuple[SparseParams, str]]:
     if problem.n_experts == 1:
         return [(initial_params(problem, "single", 0, seed), "single")]
-    named = named_starts(init, n_init)
+    named = named_starts(problem, init, n_init)
     return [(initial_params(problem, kind, index, seed), kind) for kind, index in named]
 
 

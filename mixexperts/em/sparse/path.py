@@ -97,7 +97,11 @@ def _forward(
         fit = solve(problem, params, tol=tol, max_iter=max_iter, kind="path", likely=likely)
         early = i < _EARLY * len(problems) and (i == 1 or i % every == every // 2)
         if problem.n_experts > 1 and (early or not fit.sound):
-            given = starts if starts is not None else _part(named_starts(init, n_init), contests)
+            given = (
+                starts
+                if starts is not None
+                else _part(named_starts(problem, init, n_init), contests)
+            )
             contests += 1
             fit = _contest(problem, fit, given, tol, max_iter, seed)
         fits.append(fit)

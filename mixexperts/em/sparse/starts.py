@@ -16,8 +16,10 @@ from mixexperts.experts.multinomial import Multinomial
 from mixexperts.gates.softmax import Softmax
 from mixexperts.kernels.numpy_ import e_step
 
-#: The kinds that ``init="auto"`` runs through, in turn; the dearest stands there once.
-AUTO = (
+#: The kinds that ``init="auto"`` runs through, in turn.
+AUTO = ("kmeans", "residual", "elemental", "random")
+#: The same where columns are as many as rows: short runs find what single draws miss.
+AUTO_WIDE = (
     "kmeans", "residual", "small_em", "elemental", "random",
     "kmeans", "residual", "elemental", "random", "elemental",
 )  # fmt: skip
@@ -28,9 +30,10 @@ _DRAWN_FROM = 40
 _ROUNDS = 2
 
 
-def named_starts(init: str, n_init: int) -> list[tuple[str, int]]:
+def named_starts(problem: Problem, init: str, n_init: int) -> list[tuple[str, int]]:
     """Kinds of ``n_init`` starts, and of each the number among its kind."""
-    kinds = AUTO if init == "auto" else (init,)
+    wide = len(problem.XT) >= len(problem.rows.weight)
+    kinds = (AUTO_WIDE if wide else AUTO) if init == "auto" else (init,)
     chosen = [kinds[i % len(kinds)] for i in range(n_init)]
     return [(kind, chosen[:i].count(kind)) for i, kind in enumerate(chosen)]
 
