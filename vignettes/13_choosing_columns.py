@@ -113,7 +113,7 @@ table = pd.DataFrame(rows).T.astype({"right": int, "wrong": int})
 print(table.round(3).to_string())
 
 # %%
-# All four find the seven slopes. The lasso chosen by cross-validation takes eleven more than it needs.
+# All four find the seven slopes. Chosen by cross-validation the lasso takes eleven too many.
 # The relaxed and the adaptive fit come close to the truth on the new rows, which has -1.632, and
 # the adaptive one has the fewest slopes too many.
 
