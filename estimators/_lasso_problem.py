@@ -247,11 +247,6 @@ class Problem:
         return slopes, slopes + free
 
 
-def degrees_of_freedom(problem: Problem, params: SparseParams) -> tuple[int, int]:
-    """See :meth:`Problem.counts`: ``(n_nonzero_, df_)`` of a solution."""
-    return problem.counts(params)
-
-
 def seen_theta(
     family: Expert, params: SparseParams, columns: Array, gate_columns: Array | None = None
 ) -> Theta:

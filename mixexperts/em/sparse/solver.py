@@ -185,7 +185,6 @@ def solve(
     max_iter: int = 1000,
     kind: str = "parameters",
     likely: Array | None = None,
-    rough: float | None = None,
 ) -> SparseFit:
     """Fit from given parameters, with a set of columns that grows until none is missing.
 
@@ -203,14 +202,11 @@ def solve(
         Where the parameters came from.
     likely : ndarray of bool of shape (p,), optional
         Columns to begin with, beside those with coefficients.
-    rough : float, optional
-        Leave off at this violation, as for a start that is compared with others.
     """
     budget = Budget(max_iter)
     columns = start.active() if likely is None else start.active() | likely
     columns = problem.whole_groups(columns)
     params = start
-    wanted = tol if rough is None else rough
     status: Status = "converged"
     inner = np.inf  # to what the set of columns has been solved
     while True:
@@ -222,15 +218,15 @@ def solve(
         expert, gate = problem.distances(whole)
         distance = np.maximum(expert, gate)
         missing = float(distance[~columns].max(initial=0.0))
-        stuck = status == "monotonicity_lost" and missing <= wanted
+        stuck = status == "monotonicity_lost" and missing <= tol
         if status in ("max_iter", "degenerate") or stuck:
             return _finished(problem, whole, budget, status, kind)
-        if missing <= wanted and inner <= wanted:
+        if missing <= tol and inner <= tol:
             return _finished(problem, whole, budget, "converged", kind)
-        if missing > wanted:
-            entering = columns | _entering(distance, columns, wanted)
+        if missing > tol:
+            entering = columns | _entering(distance, columns, tol)
             columns = problem.whole_groups(entering)
-        inner = max(wanted, min(_INNER * missing, 0.1 * inner))
+        inner = max(tol, min(_INNER * missing, 0.1 * inner))
         number = np.flatnonzero(columns)
         part = problem.restricted(number)
         point, status = climb(part, part.at(narrowed(params, number)), inner, budget)
